@@ -1,0 +1,128 @@
+"""Arrays that belong to documents, kept as files under the hash of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from phononbench_flows.documents import BlobRef
+
+
+class BlobError(RuntimeError):
+    """A blob that is missing or damaged, or arrays that cannot be kept as one."""
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of a compressed npz file; equal arrays of equal types give equal bytes."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name in sorted(arrays):
+            if not name.isidentifier():
+                raise BlobError(f"'{name}' is no name for an array.")
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.create_system = 3  # the same on every platform
+            member.external_attr = 0o644 << 16
+            data = io.BytesIO()
+            try:
+                np.save(data, np.asarray(arrays[name], order="C"), allow_pickle=False)
+            except ValueError as error:
+                raise BlobError(f"Array '{name}' cannot be stored: {error}.") from error
+            bundle.writestr(member, data.getvalue())
+    return target.getvalue()
+
+
+def _sync_directory(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, and on disk on return."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+class BlobStore:
+    """Bundles of arrays as compressed npz files that are named by the sha256 of their bytes.
+
+    The same arrays make the same file, so storing them twice is harmless, whoever does it and however often.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        """Nothing is touched yet.
+
+        Args:
+            root: directory of the files, made when the first blob is stored.
+        """
+        self.root = Path(root)
+
+    def put(self, arrays: Mapping[str, np.ndarray]) -> BlobRef:
+        """Store arrays, on disk on return.
+
+        Args:
+            arrays: arrays by name; the names are identifiers, the types numbers, booleans or text.
+
+        Raises:
+            BlobError: if an array has no plain type, or if the disk refuses the file.
+        """
+        data = _pack(arrays)
+        ref = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        path = self.path(ref)
+        try:
+            # A file that is there is read, not trusted: one that got damaged is written anew.
+            if not (path.is_file() and path.read_bytes() == data):
+                self._make_folder(path.parent)
+                _write_atomically(path, data)
+        except OSError as error:
+            raise BlobError(f"{path} cannot be written: {error}.") from error
+        return ref
+
+    def get(self, ref: BlobRef) -> dict[str, np.ndarray]:
+        """The arrays of a reference.
+
+        Raises:
+            BlobError: if the file is missing or is not what was stored.
+        """
+        path = self.path(ref)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise BlobError(f"{path} is missing.") from error
+        except OSError as error:
+            raise BlobError(f"{path} cannot be read: {error}.") from error
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise BlobError(f"{path} is damaged: its bytes ({len(data)}, stored were {ref.size}) have another sha256.")
+        with np.load(io.BytesIO(data), allow_pickle=False) as bundle:
+            return {name: bundle[name] for name in bundle.files}
+
+    def path(self, ref: BlobRef) -> Path:
+        """The file of a reference."""
+        # A reference may come from a document that somebody else wrote: it must not lead out of the directory.
+        if not re.fullmatch(r"[0-9a-f]{64}", ref.sha256):
+            raise BlobError(f"'{ref.sha256}' is no sha256.")
+        return self.root / ref.sha256[:2] / f"{ref.sha256}.npz"
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            _sync_directory(self.root)

@@ -1,0 +1,103 @@
+"""What the terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+from phononbench_flows.documents import CrystalDocument, Minimum
+from phononbench_flows.statistics import Funnel, Rate
+
+
+def rate_text(rate: Rate) -> str:
+    """A rate in percent with its interval, such as ``41.2 % (38.0 to 44.5)``."""
+    if rate.rate is None or rate.interval is None:
+        return "none"
+    return f"{rate.rate:.1%} ({100 * rate.interval.low:.1f} to {100 * rate.interval.high:.1f})".replace("%", " %")
+
+
+def funnel_table(funnel: Funnel, set_name: str) -> Table:
+    """The funnel of a set: crystals, and their share of those generated; the two rates below."""
+    table = Table(title=Text(set_name, style="bold"), title_justify="left", show_edge=False)
+    table.add_column("Crystals")
+    table.add_column("Number", justify="right")
+    table.add_column("Of generated", justify="right")
+
+    def add(name: str, number: int, *, style: str = "", shown: bool = True, last: bool = False) -> None:
+        if shown:
+            share = f"{number / funnel.generated:.1%}".replace("%", " %") if funnel.generated else ""
+            table.add_row(name, f"{number}", share, style=style, end_section=last)
+
+    add("generated", funnel.generated, style="bold", last=True)
+    add("rejected", funnel.rejected)
+    add("duplicate", funnel.duplicate)
+    add("known", funnel.known)
+    add("failed", funnel.failed, style="yellow" if funnel.failed else "")
+    add("  in the relaxation", funnel.failed_relaxation, style="dim", shown=funnel.failed > 0)
+    add("  after the relaxation", funnel.failed - funnel.failed_relaxation, style="dim", shown=funnel.failed > 0)
+    add("pending", funnel.pending, shown=funnel.pending > 0)
+    add("judged", funnel.judged)
+    add("  stable", funnel.stable, style="green")
+    add("  unstable", funnel.unstable, style="red", last=True)
+    table.caption = Text(
+        f"stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n"
+        f"stable per generated {rate_text(funnel.stable_per_generated)}\n"
+        "in brackets Wilson's 95 % confidence interval"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def crystal_table(document: CrystalDocument) -> Table:
+    """What is known of one crystal, a line each; lines without a value are left out."""
+    table = Table(title=Text(document.id, style="bold"), title_justify="left", show_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in _crystal_lines(document):
+        if value is not None and value != "":
+            table.add_row(name, Text(str(value)))
+    return table
+
+
+def _crystal_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]:
+    yield "status", document.status
+    yield "reason", document.reason
+    yield "detail", document.detail
+    yield "duplicate of", document.duplicate_of
+    yield "known as", document.known_as
+    yield "set", document.set
+    yield "source", document.source
+    yield "condition", ", ".join(f"{key} = {value}" for key, value in document.condition.items())
+    yield "formula", document.formula_pretty
+    yield "atoms", document.nsites
+    for name, found in (("given", document.symmetry_initial), ("relaxed", document.symmetry_relaxed)):
+        if found is not None and found.number is not None:
+            yield f"space group as {name}", f"{found.symbol} ({found.number})"
+    if (relaxation := document.relaxation) is not None:
+        yield "relaxation", f"{relaxation.steps} steps in {relaxation.rounds} rounds"
+        yield "largest force", f"{relaxation.max_force:.2g} eV/Å"
+        yield "change of volume", f"{relaxation.volume_change:+.2%}"
+        yield "energy", f"{relaxation.energy_per_atom:.4f} eV per atom"
+    if (phonon := document.phonon) is not None:
+        cells = "x".join(map(str, phonon.supercell))
+        yield "supercell", f"{cells}, {phonon.supercell_natoms} atoms, {phonon.n_displacements} displacements"
+        yield "lowest on the path", _minimum_text(phonon.path)
+        yield "lowest, commensurate", _minimum_text(phonon.commensurate)
+        yield "lowest on the mesh", _minimum_text(phonon.mesh)
+        if phonon.gamma_optical is not None:
+            yield "lowest optical at Γ", f"{phonon.gamma_optical:.3f} THz"
+        yield "imaginary modes", phonon.n_imaginary
+    for verdict in document.verdicts:
+        yield f"at {verdict.threshold:g} THz", "stable" if verdict.stable else "unstable"
+    yield "protocol", f"{document.protocol_name}, {document.protocol_id}"
+    yield "potential", f"{document.potential.name}, checkpoint {document.potential.checkpoint_sha256[:16]}"
+    yield "seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document.timings.items())
+
+
+def _minimum_text(minimum: Minimum | None) -> str:
+    if minimum is None:
+        return ""
+    q = ", ".join(f"{x:.3f}" for x in minimum.q)
+    return f"{minimum.frequency:.4f} THz at q = ({q}), of {minimum.n_q} q-points"

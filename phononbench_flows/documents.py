@@ -1,0 +1,146 @@
+"""The document that every crystal leaves as, whatever became of it.
+
+One :class:`CrystalDocument` per crystal and protocol. Frequencies are in THz, imaginary ones negative; lengths
+in Å, energies in eV, forces in eV/Å, stresses in eV/Å^3, times in seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from emmet.core.symmetry import SymmetryData
+from pydantic import BaseModel, ConfigDict, Field
+
+from phononbench_flows.outcomes import Reason, Stage, Status
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_enum_values=True, validate_assignment=True)
+
+
+class BlobRef(_Document):
+    """Where a compressed array bundle lies in the blob store."""
+
+    sha256: str = Field(description="Sha256 of the stored bytes; also their name in the blob store.")
+    size: int = Field(description="Size of the stored bytes.")
+
+
+class PotentialRecord(_Document):
+    """The potential that computed."""
+
+    name: str = Field(description="Name that the potential was asked for by.")
+    checkpoint_sha256: str = Field(description="Sha256 of the checkpoint file (of the settings if it has none).")
+    dtype: str = Field(description="Precision of the potential's own arithmetic; the state is always float64.")
+    device: str = Field(description="Device that it ran on.")
+
+
+class RelaxationRecord(_Document):
+    """How the relaxation went."""
+
+    steps: int = Field(description="Optimizer steps over all rounds.")
+    rounds: int = Field(description="Rounds begun, each with the symmetry found at its start.")
+    energy_per_atom: float = Field(description="Energy after relaxation, in eV per atom.")
+    max_force: float = Field(description="Largest force on an atom after the last refinement, in eV/Å.")
+    max_stress: float = Field(description="Largest absolute component of the stress, in eV/Å^3.")
+    volume_change: float = Field(description="Relaxed volume over the initial one, less one.")
+    refined: bool = Field(description="Whether the final cell was refined to its space group.")
+
+
+class Minimum(_Document):
+    """The lowest frequency over a set of q-points."""
+
+    frequency: float = Field(description="Lowest frequency, in THz, imaginary as negative.")
+    q: list[float] = Field(description="Its q-point, in reciprocal lattice units of the primitive cell, shape (3,).")
+    n_q: int = Field(description="Number of q-points looked at.")
+
+
+class Verdict(_Document):
+    """Stable or not at one threshold, from the frequencies that the protocol judges by."""
+
+    threshold: float = Field(description="Unstable if any frequency lies below this, in THz.")
+    stable: bool = Field(description="Whether no frequency lies below the threshold.")
+
+
+class PhononRecord(_Document):
+    """The phonon calculation and what was read from it."""
+
+    supercell: list[int] = Field(description="Repeats of the relaxed cell, shape (3,).")
+    supercell_natoms: int = Field(description="Atoms in the supercell.")
+    primitive_natoms: int = Field(description="Atoms in phonopy's primitive cell.")
+    n_displacements: int = Field(description="Displaced supercells computed.")
+    max_drift: float = Field(description="Largest mean force that was removed from a supercell, in eV/Å.")
+    path: Minimum | None = Field(None, description="Lowest frequency on the high-symmetry path.")
+    commensurate: Minimum | None = Field(
+        None,
+        description="Lowest frequency at the supercell's commensurate q-points, where nothing is interpolated.",
+    )
+    mesh: Minimum | None = Field(None, description="Lowest frequency on the regular mesh.")
+    gamma_optical: float | None = Field(
+        None, description="Lowest frequency at Gamma without the three acoustic modes, in THz; none for one atom."
+    )
+    n_imaginary: int | None = Field(
+        None, description="Modes below the threshold where the protocol looks, over all q-points and branches."
+    )
+    max_frequency: float | None = Field(None, description="Highest frequency on the path, in THz.")
+
+
+class Provenance(_Document):
+    """Where and with what a crystal was computed."""
+
+    host: str = Field(description="Name of the machine.")
+    pid: int = Field(description="Process id of the worker.")
+    versions: dict[str, str] = Field(description="Versions of the packages that decide the numbers.")
+    job_uuid: str | None = Field(None, description="Uuid of the jobflow job that wrote last.")
+
+
+class CrystalDocument(_Document):
+    """Everything known about one crystal under one protocol."""
+
+    key: str = Field(description="Primary key: '<id>@<protocol_id>'.")
+    id: str = Field(pattern=ID_PATTERN, description="Structure id: the set's and the crystal's name.")
+    set: str = Field(pattern=ID_PATTERN, description="Name of the set that the crystal came with.")
+    source: str = Field(description="Where it came from: file, archive member or row, as given.")
+    source_sha256: str | None = Field(description="Sha256 of the source's bytes; none where they could not be read.")
+    content_hash: str | None = Field(None, description="Hash of species, cell and coordinates as read.")
+    condition: dict[str, str | float | int | bool] = Field(
+        default_factory=dict, description="What the generator was asked for, as given with the set."
+    )
+    protocol_id: str = Field(description="Hash of the protocol and of the potential's checkpoint.")
+    protocol_name: str = Field(description="Name of the protocol, for people.")
+    potential: PotentialRecord
+
+    stage: Stage = Field(Stage.READ, description="Last stage completed.")
+    status: Status = Field(Status.PENDING, description="What became of the crystal.")
+    reason: Reason | None = Field(None, description="Code of why it was rejected or failed.")
+    detail: str | None = Field(None, description="The reason in a sentence.")
+    duplicate_of: str | None = Field(None, description="Id of the crystal of the set that it repeats.")
+    known_as: str | None = Field(None, description="Name of the crystal of the reference set that it repeats.")
+
+    nsites: int | None = Field(None, description="Atoms in the cell as given.")
+    elements: list[str] = Field(default_factory=list, description="Element symbols, in alphabetical order.")
+    nelements: int | None = Field(None, description="Number of elements.")
+    formula_pretty: str | None = Field(None, description="Reduced formula.")
+    chemsys: str | None = Field(None, description="Element symbols joined by '-'.")
+    symmetry_initial: SymmetryData | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")
+    symmetry_relaxed: SymmetryData | None = Field(None, description="Symmetry after relaxation, at the same symprec.")
+    structure: dict[str, Any] | None = Field(None, description="Crystal as read: pymatgen Structure as a dict (Å).")
+    relaxed_structure: dict[str, Any] | None = Field(None, description="Relaxed: pymatgen Structure as a dict (Å).")
+
+    relaxation: RelaxationRecord | None = None
+    phonon: PhononRecord | None = None
+    verdicts: list[Verdict] = Field(default_factory=list, description="One per threshold, the deciding one first.")
+    force_constants: BlobRef | None = Field(None, description="Force constants and the cells they belong to.")
+    band_structure: BlobRef | None = Field(None, description="q-points, distances and frequencies on the path.")
+
+    timings: dict[str, float] = Field(default_factory=dict, description="Seconds by stage, a batch's shared out.")
+    provenance: Provenance | None = None
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When first written (UTC).")
+    updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When last written (UTC).")
+
+
+def document_key(crystal_id: str, protocol_id: str) -> str:
+    """Primary key of a crystal under a protocol."""
+    return f"{crystal_id}@{protocol_id}"

@@ -1,0 +1,165 @@
+"""Batches in which one bad crystal harms no other.
+
+Everything that the engine catches, it catches here: an exception bisects the batch until the guilty item is
+alone, an exhausted memory halves the batches from then on, and a system whose forces are not finite is shown as
+such while its neighbours go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch_sim.models.interface import ModelInterface
+
+from phononbench_flows.outcomes import Reason
+
+if TYPE_CHECKING:
+    import torch_sim as ts
+
+logger = logging.getLogger(__name__)
+
+# Measured on two CPU cores with SevenNet-0: larger batches gain nothing there, and a finished crystal is written
+# the sooner the smaller they are.
+_CPU_ATOMS = 256
+# Where a GPU starts; too large a batch costs one failed call and is halved.
+_GPU_ATOMS_PER_GIB = 250
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result in this place."""
+
+    reason: Reason
+    detail: str
+
+
+class Budget:
+    """How many atoms go into one call of the model. Shrinks when memory runs out, and stays shrunk."""
+
+    def __init__(self, max_atoms: int) -> None:
+        if max_atoms < 1:
+            raise ValueError(f"a batch needs at least one atom, not {max_atoms}")
+        self.max_atoms = max_atoms
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> Budget:
+        """A starting budget for this device."""
+        if device.type != "cuda":
+            return cls(_CPU_ATOMS)
+        return cls(max(_CPU_ATOMS, torch.cuda.get_device_properties(device).total_memory * _GPU_ATOMS_PER_GIB >> 30))
+
+    def shrink(self, atoms: int) -> None:
+        """Memory did not suffice for that many atoms."""
+        self.max_atoms = max(1, min(self.max_atoms, atoms // 2))
+        logger.warning("out of memory with %d atoms in a batch; at most %d from now on", atoms, self.max_atoms)
+
+    def fill[T](self, items: Sequence[T], atoms: Callable[[T], int]) -> Iterator[list[T]]:
+        """Split items, in order, into batches within the budget; one that exceeds it alone goes alone."""
+        batch: list[T] = []
+        total = 0
+        for item in items:
+            if batch and total + atoms(item) > self.max_atoms:
+                yield batch
+                batch, total = [], 0
+            batch.append(item)
+            total += atoms(item)
+        if batch:
+            yield batch
+
+
+def isolate[T](
+    items: list[T],
+    compute: Callable[[list[T]], None],
+    *,
+    atoms: Callable[[T], int],
+    budget: Budget,
+    unfinished: Callable[[T], bool],
+    fail: Callable[[T, Failure], None],
+) -> None:
+    """Compute a batch; if that raises, compute what is unfinished in halves, down to the guilty item.
+
+    Parameters:
+        items: the batch.
+        compute: computes some of the items and records what it finishes.
+        atoms: number of atoms of an item.
+        budget: shrinks when memory runs out.
+        unfinished: whether an item still has no result.
+        fail: records that an item failed.
+    """
+    try:
+        compute(items)
+    except Exception as error:
+        # The traceback holds the tensors of the failed call.
+        failure, exhausted = as_failure(error), _is_out_of_memory(error)
+        logger.debug("batch of %d failed", len(items), exc_info=error)
+        del error
+    else:
+        return
+    if exhausted:
+        budget.shrink(sum(map(atoms, items)))
+        _release_memory()
+    rest = [item for item in items if unfinished(item)]
+    if len(items) == 1:
+        for item in rest:
+            fail(item, failure)
+        return
+    middle = max(1, len(rest) // 2)
+    for half in (rest[:middle], rest[middle:]):
+        if half:
+            isolate(half, compute, atoms=atoms, budget=budget, unfinished=unfinished, fail=fail)
+
+
+def as_failure(error: Exception) -> Failure:
+    """An exception as a reason and a sentence."""
+    if _is_out_of_memory(error):
+        return Failure(Reason.OUT_OF_MEMORY, f"out of memory with this crystal alone: {_first_line(error)}")
+    return Failure(Reason.EXCEPTION, f"{type(error).__name__}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:500]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # Allocators outside torch's own (the CPU's, CUDA libraries') say it in words only.
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _release_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class Guard(ModelInterface):
+    """A model whose answer is always finite; ``bad`` says for which systems of the last call it was not.
+
+    Without it one NaN ends the whole batch: torch-sim's Frechet filter and its symmetry constraint raise.
+    """
+
+    def __init__(self, model: ModelInterface) -> None:
+        super().__init__()
+        self.model = model
+        self._device, self._dtype = model.device, model.dtype
+        self._compute_stress, self._compute_forces = model.compute_stress, model.compute_forces
+        self.bad = torch.zeros(0, dtype=torch.bool)
+
+    def forward(self, state: ts.SimState, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Energy (n_systems,) in eV, forces (n_atoms, 3) in eV/Å, stress (n_systems, 3, 3) in eV/Å^3."""
+        output = dict(self.model(state, **kwargs))
+        bad_atoms = ~torch.isfinite(output["forces"]).all(dim=1)
+        bad = torch.zeros(state.n_systems, dtype=torch.bool, device=bad_atoms.device)
+        bad = bad.index_put((state.system_idx[bad_atoms],), torch.ones((), dtype=torch.bool, device=bad.device))
+        bad = bad | ~torch.isfinite(output["energy"])
+        if "stress" in output:
+            bad = bad | ~torch.isfinite(output["stress"]).all(dim=(1, 2))
+        self.bad = bad
+        return {key: torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0) for key, value in output.items()}

@@ -1,0 +1,128 @@
+"""Frequencies from force constants: on the seekpath path, at the commensurate q-points, on a mesh, at Gamma.
+
+All frequencies in THz, imaginary ones negative; q-points in reciprocal lattice units of phonopy's primitive cell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from phonopy import Phonopy
+from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
+
+from phononbench_flows.engine.bands import Bands
+from phononbench_flows.engine.batch import Budget, Failure, isolate
+from phononbench_flows.engine.force_constants import ForceConstants
+from phononbench_flows.outcomes import Reason
+from phononbench_flows.protocol import Spectrum as Settings
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """Frequencies at some q-points: ``q`` (n_q, 3), ``values`` (n_q, n_bands) in THz."""
+
+    q: np.ndarray
+    values: np.ndarray
+
+    @property
+    def minimum(self) -> float:
+        """Lowest frequency, THz."""
+        return float(self.values.min())
+
+    @property
+    def minimum_q(self) -> np.ndarray:
+        """q-point of the lowest frequency, (3,)."""
+        return self.q[int(self.values.min(axis=1).argmin())]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Everything that a verdict may look at.
+
+    Attributes:
+        bands: the path, for drawing.
+        path, commensurate, mesh: frequencies at the three kinds of q-points.
+        gamma_optical: lowest frequency at Gamma without the three acoustic modes, THz; None for one atom.
+        seconds: time taken.
+    """
+
+    bands: Bands
+    path: Frequencies
+    commensurate: Frequencies
+    mesh: Frequencies
+    gamma_optical: float | None
+    seconds: float = 0.0
+
+
+def spectrum(phonon: Phonopy, settings: Settings) -> Spectrum:
+    """Frequencies of a crystal whose force constants are set.
+
+    The acoustic modes at Gamma are the three of smallest magnitude: a soft optical mode lies below them.
+    """
+    began = time.perf_counter()
+    paths, labels, connections = get_band_qpoints_by_seekpath(
+        phonon.primitive, npoints=settings.path_points, is_const_interval=True
+    )
+    band = phonon.run_band_structure(paths, path_connections=connections, labels=labels)
+    bands = Bands(
+        q=[np.array(q) for q in band.qpoints],
+        distances=[np.array(d) for d in band.distances],
+        frequencies=[np.array(f) for f in band.frequencies],
+        labels=list(labels),
+        connections=[bool(c) for c in connections],
+    )
+    to_supercell = np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int)
+    points = get_commensurate_points(to_supercell)
+    mesh = phonon.run_mesh(settings.mesh, is_gamma_center=True)
+    gamma = _at(phonon, np.zeros((1, 3))).values[0]
+    optical = gamma[np.argsort(np.abs(gamma))][3:]
+    return Spectrum(
+        bands=bands,
+        path=Frequencies(np.concatenate(bands.q), np.concatenate(bands.frequencies)),
+        commensurate=_at(phonon, points),
+        mesh=Frequencies(np.array(mesh.qpoints), np.array(mesh.frequencies)),
+        gamma_optical=float(optical.min()) if len(optical) else None,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def spectra(
+    constants: Sequence[ForceConstants],
+    settings: Settings,
+    *,
+    on_result: Callable[[int, Spectrum | Failure], None],
+) -> list[Spectrum | Failure]:
+    """Spectra of many crystals; a result or a Failure in each place, told to ``on_result`` as soon as it is there."""
+    results: list[Spectrum | Failure | None] = [None] * len(constants)
+
+    def finish(index: int, result: Spectrum | Failure) -> None:
+        results[index] = result
+        on_result(index, result)
+
+    def compute(indices: list[int]) -> None:
+        for index in indices:
+            found = spectrum(constants[index].phonopy(), settings)
+            values = (found.path.values, found.commensurate.values, found.mesh.values)
+            if all(np.isfinite(v).all() for v in values):
+                finish(index, found)
+            else:  # NaN lies below no threshold: it must not pass for stable
+                finish(index, Failure(Reason.NOT_FINITE, "the force constants gave frequencies that are not finite"))
+
+    for index in range(len(constants)):
+        isolate(
+            [index],
+            compute,
+            atoms=lambda i: constants[i].array.shape[1],
+            budget=Budget(1),
+            unfinished=lambda i: results[i] is None,
+            fail=finish,
+        )
+    return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
+
+
+def _at(phonon: Phonopy, points: np.ndarray) -> Frequencies:
+    return Frequencies(points, np.array(phonon.run_qpoints(points).frequencies))

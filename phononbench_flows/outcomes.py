@@ -1,0 +1,58 @@
+"""What can become of a crystal: how far it came, what became of it, and why.
+
+Kept apart from the documents, whose emmet types take seconds to import: parsers start often.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What became of a crystal. Only ``pending`` is not final."""
+
+    PENDING = "pending"
+    STABLE = "stable"
+    UNSTABLE = "unstable"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    DUPLICATE = "duplicate"
+    KNOWN = "known"
+
+
+class Stage(StrEnum):
+    """How far a crystal came."""
+
+    READ = "read"
+    SCREENED = "screened"
+    RELAXED = "relaxed"
+    FORCE_CONSTANTS = "force_constants"
+    JUDGED = "judged"
+
+
+class Reason(StrEnum):
+    """Why a crystal was rejected or failed. The document's ``detail`` says it in a sentence."""
+
+    # rejected while reading
+    UNREADABLE_FILE = "unreadable_file"
+    UNSUPPORTED_FILE = "unsupported_file"
+    UNSAFE_ARCHIVE_MEMBER = "unsafe_archive_member"
+    FILE_TOO_LARGE = "file_too_large"
+    UNPARSABLE = "unparsable"
+    PARSER_TIMEOUT = "parser_timeout"
+    PARSER_CRASH = "parser_crash"
+    AMBIGUOUS = "ambiguous"
+    # rejected by screening
+    DISORDERED = "disordered"
+    BAD_NUMBERS = "bad_numbers"
+    BAD_CELL = "bad_cell"
+    ATOMS_TOO_CLOSE = "atoms_too_close"
+    UNSUPPORTED_ELEMENT = "unsupported_element"
+    TOO_MANY_ATOMS = "too_many_atoms"
+    VOLUME_OUT_OF_RANGE = "volume_out_of_range"
+    # failed while computing
+    NOT_CONVERGED = "not_converged"
+    FORCES_EXPLODED = "forces_exploded"
+    NOT_FINITE = "not_finite"
+    OUT_OF_MEMORY = "out_of_memory"
+    EXCEPTION = "exception"

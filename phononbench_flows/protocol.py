@@ -1,0 +1,172 @@
+"""The science of one judgement as a frozen, hashed object.
+
+A :class:`Protocol` says everything that decides a verdict apart from the potential: how a crystal is
+screened and relaxed, how its force constants are made, where its frequencies are looked at, and which
+frequency counts as imaginary. The preset ``paper`` is the protocol of PhononBench (arXiv 2512.21227) as its
+released scripts run it.
+
+Imaginary frequencies are written as negative numbers throughout, in THz.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ProtocolError(ValueError):
+    """A protocol that cannot be used: an unknown name, an unknown key, or a value out of range."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Screening(_Part):
+    """What is rejected before any computing, and what counts as the same crystal."""
+
+    max_atoms: Count = Field(200, description="Largest number of atoms in the cell as given.")
+    min_distance: Positive = Field(0.5, description="Smallest distance between two atoms (or images), in Å.")
+    min_volume_per_atom: Positive = Field(1.0, description="Smallest volume per atom, in Å^3.")
+    max_volume_per_atom: Positive = Field(400.0, description="Largest volume per atom, in Å^3.")
+    max_length: Positive = Field(200.0, description="Largest lattice parameter, in Å.")
+    min_angle: Positive = Field(5.0, description="Smallest angle between two lattice vectors, in degrees.")
+    ltol: Positive = Field(0.2, description="StructureMatcher: fractional length tolerance.")
+    stol: Positive = Field(0.3, description="StructureMatcher: site tolerance, in units of (V/N)^(1/3).")
+    angle_tol: Positive = Field(5.0, description="StructureMatcher: angle tolerance, in degrees.")
+
+
+class Relaxation(_Part):
+    """FIRE on a Frechet cell, cell and positions together, keeping the symmetry."""
+
+    symprec: Positive = Field(0.01, description="Symmetry that is found at this distance is kept, in Å.")
+    target_force: Positive = Field(0.0025, description="Target for atoms and cell, in eV/Å.")
+    accept_force: Positive = Field(0.005, description="Accepted if atoms and cell feel at most this, in eV/Å.")
+    max_force: Positive = Field(1e4, description="Given up if a force passes this, in eV/Å.")
+    steps_per_round: Count = Field(500, description="FIRE steps before the optimizer starts afresh.")
+    rounds: Count = Field(15, description="Number of rounds before the relaxation is given up.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Relaxation:
+        if not self.target_force <= self.accept_force < self.max_force:
+            raise ValueError("target_force <= accept_force < max_force is needed")
+        return self
+
+
+class ForceConstants(_Part):
+    """Finite displacements in a supercell of the relaxed cell (phonopy)."""
+
+    supercell: tuple[Count, Count, Count] = Field((2, 2, 2), description="Repeats of the cell as given.")
+    distance: Positive = Field(0.01, description="Displacement of one atom, in Å.")
+    diagonal: bool = Field(False, description="Allow displacements along diagonals (phonopy is_diagonal).")
+    plusminus: Literal["auto", "both", "plus"] = Field(
+        "auto", description="Displace in both directions: where symmetry asks for it, always, or never."
+    )
+    remove_drift: bool = Field(True, description="Subtract the mean force of each supercell.")
+    symmetrize: bool = Field(True, description="Symmetrise by translation and permutation (phonopy, one pass).")
+    symprec: Positive = Field(1e-5, description="Distance at which phonopy looks for symmetry, in Å.")
+
+
+class Spectrum(_Part):
+    """Where the frequencies are looked at."""
+
+    path_points: Count = Field(101, description="Points on the longest segment of the seekpath path.")
+    mesh: tuple[Count, Count, Count] = Field((12, 12, 12), description="Regular mesh with Gamma in it.")
+
+
+class Judgement(_Part):
+    """Which frequency decides, and when it counts as imaginary."""
+
+    q_points: Literal["path", "commensurate", "mesh"] = Field("path", description="Where the verdict looks.")
+    threshold: Annotated[float, Field(le=0, allow_inf_nan=False)] = Field(
+        -1e-3, description="Unstable if any frequency lies below this, in THz."
+    )
+    also: tuple[Annotated[float, Field(le=0, allow_inf_nan=False)], ...] = Field(
+        (-0.1,), description="Further thresholds, recorded from the same frequencies, in THz."
+    )
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The deciding threshold first, then the others, each once, in THz."""
+        return tuple(dict.fromkeys((self.threshold, *self.also)))
+
+
+class Protocol(_Part):
+    """One complete way of judging a crystal. Equal science has an equal :attr:`hash`, whatever its name."""
+
+    name: str = Field("paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="For people only.")
+    screening: Screening = Screening()
+    relaxation: Relaxation = Relaxation()
+    force_constants: ForceConstants = ForceConstants()
+    spectrum: Spectrum = Spectrum()
+    judgement: Judgement = Judgement()
+
+    @property
+    def hash(self) -> str:
+        """Sha256 of the canonical JSON of everything but the name."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def id_with(self, checkpoint_sha256: str) -> str:
+        """Protocol id: names this protocol run with the potential of that checkpoint."""
+        return "p" + hashlib.sha256(f"{self.hash}:{checkpoint_sha256}".encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """YAML that :func:`load_protocol` reads back to an equal protocol."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+PRESETS: dict[str, Protocol] = {
+    # arXiv 2512.21227 and its released scripts: -1e-3 THz on the path; -0.1 THz is the default of version 3.
+    "paper": Protocol(),
+    # A supercell's force constants are exact at its commensurate q-points only; between them they are
+    # interpolated, which makes wurtzite GaN look unstable near Gamma (-0.29 THz in a 2x2x2 supercell).
+    "commensurate": Protocol(name="commensurate", judgement=Judgement(q_points="commensurate")),
+}
+
+
+def load_protocol(name_or_path: str) -> Protocol:
+    """A preset by its name, or a protocol from a YAML file.
+
+    A file gives only what differs; its key ``preset`` names the preset that it starts from (``paper``
+    without it).
+
+    Raises:
+        ProtocolError: an unknown preset, an unreadable file, an unknown key or a value out of range.
+    """
+    if name_or_path in PRESETS:
+        return PRESETS[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise ProtocolError(f"no protocol {name_or_path!r}: use one of {', '.join(PRESETS)}, or a .yaml file")
+    try:
+        given = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProtocolError(f"protocol file {path} cannot be read: {error}") from error
+    if not isinstance(given, dict):
+        raise ProtocolError(f"protocol file {path} must hold keys and values")
+    preset = given.pop("preset", "paper")
+    if preset not in PRESETS:
+        raise ProtocolError(f"protocol file {path}: no preset {preset!r}, only {', '.join(PRESETS)}")
+    base = {**PRESETS[preset].model_dump(mode="json"), "name": path.stem}
+    try:
+        return Protocol.model_validate(_merged(base, given))
+    except ValidationError as error:
+        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ProtocolError(f"protocol file {path}: {details}") from error
+
+
+def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in given.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

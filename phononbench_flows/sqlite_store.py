@@ -1,0 +1,511 @@
+"""JSON documents in one SQLite file, asked for with MongoDB's query language."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import batched, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from maggma.core.store import DateTimeFormat, Sort, Store
+from mongomock_ng import OperationFailure
+from mongomock_ng.filtering import NOTHING, filter_applies, iter_key_candidates, resolve_key, resolve_sort_key
+
+LAYOUT = 1
+"""Version of the layout on disk. It grows when an older program could no longer read the directory."""
+
+BUSY_SECONDS = 60.0
+"""How long a writer waits for its turn before it gives up, in seconds."""
+
+_CHUNK = 256  # documents in memory at once while a query streams
+# Statements are put together (S608) from these names and literals alone; whatever the caller gives is a parameter.
+_INDEXED = ("key", "id", "set", "status", "protocol_id")
+_SCHEMA = (
+    (
+        'CREATE TABLE documents (number INTEGER PRIMARY KEY, "key" TEXT NOT NULL UNIQUE, "id" TEXT, "set" TEXT, '
+        '"status" TEXT, "protocol_id" TEXT, document TEXT NOT NULL)'
+    ),
+    # The first index alone answers how many crystals of a set came how far.
+    'CREATE INDEX by_set ON documents ("set", "protocol_id", "status")',
+    'CREATE INDEX by_status ON documents ("status")',
+    'CREATE INDEX by_protocol ON documents ("protocol_id")',
+    'CREATE INDEX by_id ON documents ("id")',
+    f"PRAGMA user_version = {LAYOUT}",
+)
+# Keeping the row (not REPLACE) keeps its number, and so the order in which documents first came.
+_UPSERT = (
+    'INSERT INTO documents ("key", "id", "set", "status", "protocol_id", document) VALUES (?, ?, ?, ?, ?, ?) '
+    'ON CONFLICT ("key") DO UPDATE SET "id" = excluded."id", "set" = excluded."set", "status" = excluded."status", '
+    '"protocol_id" = excluded."protocol_id", document = excluded.document'
+)
+
+Criteria = Mapping[str, Any]
+Properties = Mapping[str, Any] | list[str]
+SortSpec = Mapping[str, Sort | int]
+
+
+class StoreError(RuntimeError):
+    """A store that cannot be opened, or a document or query that it cannot take. The message is a sentence."""
+
+
+def _non_finite(value: Any, path: str = "") -> str | None:
+    """Dotted path of the first NaN or infinity within a document, if there is one."""
+    if isinstance(value, float | np.floating):
+        return None if math.isfinite(value) else path
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    inner = (_non_finite(item, f"{path}.{name}" if path else str(name)) for name, item in items)
+    return next((found for found in inner if found is not None), None)
+
+
+def refuse_non_finite(key: Any, document: Mapping[str, Any]) -> None:
+    """Raise StoreError, naming the field, if a document holds NaN or infinity anywhere."""
+    path = _non_finite(document)
+    if path is not None:
+        raise StoreError(f"Document '{key}' was not stored: '{path}' is NaN or infinite.")
+
+
+def _row(document: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """The row of a document: its indexed fields and its text."""
+    key = document.get("key")
+    if not isinstance(key, str):
+        raise StoreError("A document without a 'key' (a string) was not stored.")
+    for field in _INDEXED:
+        # A list would match {field: value} in MongoDB, but never through the index.
+        if field in document and not isinstance(document[field], str):
+            raise StoreError(f"Document '{key}' was not stored: '{field}' is not a string.")
+    try:
+        # Not orjson: it writes NaN as null and says nothing.
+        text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError) as error:
+        refuse_non_finite(key, document)
+        raise StoreError(f"Document '{key}' was not stored: it is not plain JSON ({error}).") from error
+    return (*(document.get(field) for field in _INDEXED), text)
+
+
+def _matches(criteria: Criteria, document: Mapping[str, Any]) -> bool:
+    try:
+        return bool(filter_applies(criteria, document))
+    except (OperationFailure, NotImplementedError, TypeError, ValueError, re.error) as error:
+        raise StoreError(f"The query cannot be answered: {error}.") from error
+
+
+def _mentions(name: str, value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return name in value or any(_mentions(name, item) for item in value.values())
+    return isinstance(value, list | tuple) and any(_mentions(name, item) for item in value)
+
+
+def _checked(criteria: Criteria | None) -> Criteria:
+    """The criteria, refused where they are wrong whatever the documents are."""
+    criteria = criteria or {}
+    # The filter would hand the text of $where to Python's eval.
+    if _mentions("$where", criteria):
+        raise StoreError("The query cannot be answered: $where runs code, which the store does not do.")
+    _matches(criteria, {})
+    return criteria
+
+
+def _prefilter(criteria: Criteria) -> tuple[str, list[str], bool]:
+    """What an index can say about the criteria: SQL, its parameters, and whether it says everything."""
+    clauses, parameters, exact = ["TRUE"], [], True
+    for field, condition in criteria.items():
+        operators = condition if isinstance(condition, Mapping) else {"$eq": condition}
+        exact = exact and field in _INDEXED and len(operators) == 1
+        equal, among = operators.get("$eq"), operators.get("$in")
+        if field in _INDEXED and isinstance(equal, str):
+            clauses.append(f'"{field}" = ?')
+            parameters.append(str(equal))
+        elif field in _INDEXED and isinstance(among, list | tuple) and all(isinstance(item, str) for item in among):
+            # One parameter, however long the list is.
+            clauses.append(f'"{field}" IN (SELECT value FROM json_each(?))')  # noqa: S608
+            parameters.append(json.dumps(list(among)))
+        else:
+            exact = False
+    return " AND ".join(clauses), parameters, exact
+
+
+def _members(criteria: Criteria) -> dict[str, frozenset[str]]:
+    """The conditions of the form {indexed field: {"$in": [strings]}}, as sets."""
+    return {
+        field: frozenset(condition["$in"])
+        for field, condition in criteria.items()
+        if field in _INDEXED
+        and isinstance(condition, Mapping)
+        and set(condition) == {"$in"}
+        and all(isinstance(item, str) for item in condition["$in"])
+    }
+
+
+Tree = dict[str, "Tree | None"]
+
+
+def _projection(properties: Properties | None) -> Tree | None:
+    """The wanted fields as a tree; None for all of them.
+
+    Raises:
+        StoreError: for anything but fields to include. ``_id`` is no field here and may be included or excluded.
+    """
+    if not properties:
+        return None
+    wanted = dict(properties) if isinstance(properties, Mapping) else dict.fromkeys(properties, 1)
+    if wanted.pop("_id", 1) in (0, False) and not wanted:
+        return None
+    tree: Tree = {}
+    for path, flag in wanted.items():
+        if not (isinstance(flag, bool | int) and flag):
+            raise StoreError(f"The store can only include fields in a projection: '{path}': {flag!r} is refused.")
+        *parents, leaf = path.split(".")
+        branch: Tree | None = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {}) if branch is not None else None
+        if branch is None or leaf in branch:
+            raise StoreError(f"The projection names '{path}' and a part of it, or names it twice.")
+        branch[leaf] = None
+    return tree
+
+
+def _project(value: Any, tree: Tree | None) -> Any:
+    """The parts of a value that a tree names; within lists, those of every document in the list."""
+    if tree is None:
+        return value
+    if isinstance(value, list):
+        return [_project(item, tree) for item in value if isinstance(item, Mapping | list)]
+    return {
+        name: _project(item, tree[name])
+        for name, item in value.items()
+        if name in tree and (tree[name] is None or isinstance(item, Mapping | list))
+    }
+
+
+def _identity(value: Any) -> Any:
+    """A hashable stand-in; true and 1 stay different, 1 and 1.0 the same, as in MongoDB."""
+    if isinstance(value, Mapping | list):
+        return "json", json.dumps(value)
+    return isinstance(value, bool), value
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value
+
+
+class SQLiteStore(Store):
+    """A maggma store of JSON documents in one SQLite file, unique by ``key``.
+
+    Every update is one transaction, on disk when it returns. Criteria mean what they mean in MongoDB: equality and
+    ``$in`` on the top-level strings ``key``, ``id``, ``set``, ``status`` and ``protocol_id`` narrow the search by
+    index, then every document left goes through mongomock's filter. A query reads documents in small lots: it needs
+    little memory and holds no lock, and a document that is changed meanwhile is seen whole, either before or after.
+
+    The store connects when it is first used, each process and thread by itself, so it may be forked and pickled.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: the SQLite file. Its directory is made when needed.
+        """
+        self.path = str(path)
+        self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
+        super().__init__(
+            key="key", last_updated_field="updated_at", last_updated_type=DateTimeFormat.IsoFormat, validator=None
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SQLiteStore) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name of the store."""
+        return f"sqlite://{self.path}"
+
+    @property
+    def _collection(self) -> Any:
+        raise NotImplementedError("A SQLiteStore has no pymongo collection.")
+
+    def connect(self, force_reset: bool = False) -> None:
+        """Open the file now instead of at first use.
+
+        Args:
+            force_reset: close this process' connections first.
+
+        Raises:
+            StoreError: if the file cannot be opened, is none of ours, or has a newer layout.
+        """
+        if force_reset:
+            self.close()
+        self._connection()
+
+    def close(self) -> None:
+        """Close this process' connections. The store connects again when it is used again."""
+        # Those of a parent process stay as they are: SQLite forbids to close them after a fork.
+        for owner in [owner for owner in self._connections if owner[0] == os.getpid()]:
+            self._connections.pop(owner).close()
+
+    def count(self, criteria: Criteria | None = None) -> int:
+        """Number of documents that match."""
+        criteria = _checked(criteria)
+        where, parameters, exact = _prefilter(criteria)
+        if exact:
+            return self._select(f"SELECT count(*) FROM documents WHERE {where}", parameters)[0][0]  # noqa: S608
+        return sum(1 for _ in self._matching(criteria))
+
+    def tally(self, field: str, criteria: Criteria) -> dict[str, int]:
+        """Number of documents for every value of a field, answered from an index in milliseconds.
+
+        Raises:
+            StoreError: if the field or the criteria are not answered by an index alone.
+        """
+        where, parameters, exact = _prefilter(_checked(criteria))
+        if not exact or field not in _INDEXED:
+            raise StoreError(f"No index counts '{field}' for {dict(criteria)}.")
+        columns = f'"{field}", count(*)'
+        condition = f'{where} AND "{field}" IS NOT NULL'
+        rows = self._select(f"SELECT {columns} FROM documents WHERE {condition} GROUP BY 1", parameters)  # noqa: S608
+        return dict(rows)
+
+    def query(
+        self,
+        criteria: Criteria | None = None,
+        properties: Properties | None = None,
+        sort: SortSpec | None = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[dict[str, Any]]:
+        """Documents that match, in the order in which they first came unless sorted.
+
+        Args:
+            criteria: MongoDB filter.
+            properties: fields to include, dotted paths allowed; all by default.
+            sort: fields and directions (1 or -1), dotted paths allowed; missing values come first in ascending order.
+            skip: matching documents to leave out at the start.
+            limit: largest number of documents; 0 for all.
+
+        Raises:
+            StoreError: at the first document, if the query cannot be answered.
+        """
+        criteria = _checked(criteria)
+        tree = _projection(properties)
+        documents = self._sorted(criteria, sort) if sort else self._matching(criteria)
+        for _, document in islice(documents, skip, skip + limit if limit else None):
+            yield _project(document, tree)
+
+    def update(self, docs: list[dict[str, Any]] | dict[str, Any], key: list[str] | str | None = None) -> None:
+        """Insert documents, or replace those of the same ``key``: all of them or, on any error, none.
+
+        Raises:
+            StoreError: for a document that is not plain JSON (NaN and infinity are not), or if the disk refuses it.
+        """
+        if key not in (None, self.key):
+            raise StoreError(f"The store knows documents by '{self.key}', not by {key!r}.")
+        rows = [_row(document) for document in ([docs] if isinstance(docs, Mapping) else docs)]
+        with self._transaction() as connection:
+            connection.executemany(_UPSERT, rows)
+
+    def ensure_index(self, key: str, unique: bool = False) -> bool:
+        """Whether a field has an index. The indices are fixed; only ``key`` is unique."""
+        return key == self.key or (key in _INDEXED and not unique)
+
+    def distinct(
+        self,
+        field: str,
+        criteria: Criteria | None = None,
+        all_exist: bool = False,  # noqa: ARG002 - maggma's signature; its own stores do not look at it either
+    ) -> list[Any]:
+        """Values of a field, each once, in the order in which they first came; lists count by their items."""
+        criteria = _checked(criteria)
+        where, parameters, exact = _prefilter(criteria)
+        if exact and field in _INDEXED:
+            condition = f'{where} AND "{field}" IS NOT NULL GROUP BY 1 ORDER BY min(number)'
+            rows = self._select(f'SELECT "{field}" FROM documents WHERE {condition}', parameters)  # noqa: S608
+            return [value for (value,) in rows]
+        found: dict[Any, Any] = {}
+        for _, document in self._matching(criteria):
+            for value in iter_key_candidates(field, document):
+                for item in value if isinstance(value, list) else [value]:
+                    if item is not NOTHING:
+                        found.setdefault(_identity(item), item)
+        return list(found.values())
+
+    def groupby(
+        self,
+        keys: list[str] | str,
+        criteria: Criteria | None = None,
+        properties: Properties | None = None,
+        sort: SortSpec | None = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Documents in groups of equal values at ``keys``; those without any of the keys are left out.
+
+        The arguments are those of :meth:`query`. All groups are in memory at once.
+        """
+        keys = [keys] if isinstance(keys, str) else keys
+        wanted = [*keys, *(name for name in properties if name not in keys)] if properties else None
+        groups: dict[tuple[Any, ...], tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        for document in self.query(criteria, wanted, sort, skip, limit):
+            values = [resolve_key(key, document) for key in keys]
+            if NOTHING in values:
+                continue
+            label: dict[str, Any] = {}
+            for key, value in zip(keys, values, strict=True):
+                _merge(label, _nested(key, value))
+            groups.setdefault(tuple(map(_identity, values)), (label, []))[1].append(document)
+        yield from groups.values()
+
+    def remove_docs(self, criteria: Criteria) -> None:
+        """Remove the documents that match, in one transaction."""
+        criteria = _checked(criteria)
+        with self._transaction() as connection:
+            doomed = [(number,) for number, _ in self._matching(criteria)]
+            connection.executemany("DELETE FROM documents WHERE number = ?", doomed)
+
+    def _matching(self, criteria: Criteria) -> Iterator[tuple[int, dict[str, Any]]]:
+        where, parameters, _ = _prefilter(criteria)
+        # The numbers come from an index, which is far smaller than the documents; sorted() gives the order of arrival.
+        rows = self._select(f"SELECT number FROM documents WHERE {where}", parameters)  # noqa: S608
+        return self._filtered(criteria, sorted(number for (number,) in rows))
+
+    def _sorted(self, criteria: Criteria, sort: SortSpec) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Matching documents in order. Only what they are sorted by is held in memory, not the documents."""
+        rows = [
+            (number, *(resolve_sort_key(field, document) for field in sort))
+            for number, document in self._matching(criteria)
+        ]
+        for place, direction in reversed(list(enumerate(sort.values(), start=1))):
+            rows.sort(key=itemgetter(place), reverse=Sort(direction) is Sort.Descending)
+        return self._filtered(criteria, [row[0] for row in rows])
+
+    def _filtered(self, criteria: Criteria, chosen: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Documents of these numbers that match, read lot by lot. Those removed meanwhile are left out."""
+        # Mongomock goes through a list of $in for every document: minutes for 10,000 keys.
+        members = _members(criteria)
+        rest = {field: condition for field, condition in criteria.items() if field not in members}
+        for lot in batched(chosen, _CHUNK):
+            sql = "SELECT number, document FROM documents WHERE number IN (SELECT value FROM json_each(?))"
+            texts = dict(self._select(sql, [json.dumps(lot)]))
+            for number in lot:
+                document = orjson.loads(texts.get(number, "null"))
+                if document is None or any(document.get(field) not in among for field, among in members.items()):
+                    continue
+                if _matches(rest, document):
+                    yield number, document
+
+    def _select(self, sql: str, parameters: list[str]) -> list[tuple[Any, ...]]:
+        """All rows of a statement: a cursor left open would keep the write-ahead log from being emptied."""
+        try:
+            return self._connection().execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be read: {error}.") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection()
+        try:
+            with _exclusive(connection):
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be written: {error}.") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        owner = (os.getpid(), threading.get_ident())
+        if owner not in self._connections:
+            self._connections[owner] = _open(Path(self.path))
+        return self._connections[owner]
+
+
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for name, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(name), dict):
+            _merge(target[name], value)
+        else:
+            target[name] = value
+
+
+@contextmanager
+def _exclusive(connection: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction. Taking the lock at once makes a second writer wait instead of fail half way."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a file of our layout, which is made if it is not there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{path} cannot be opened: {error}.") from error
+    try:
+        _prepare(connection, path)
+        _use_log(connection)
+        # FULL flushes the log at every commit. NORMAL would do for a killed process, not for a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"{path} cannot be opened as a results store: {error}.") from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables in an empty file; refuse a file of another layout."""
+    if _version(connection) == LAYOUT:
+        return
+    with _exclusive(connection):
+        # Asked again, since another process may have made the tables meanwhile.
+        version = _version(connection)
+        if version > LAYOUT:
+            raise StoreError(f"{path} was written by a newer version (layout {version}, this one knows {LAYOUT}).")
+        if version < LAYOUT:
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise StoreError(f"{path} is an SQLite file, but no results store.")
+            for statement in _SCHEMA:
+                connection.execute(statement)
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log, which stays on for the file. Busy, this fails at once instead of waiting."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,0 +1,22 @@
+"""Crystals in: reading, parsing, screening, and telling which are the same."""
+
+from __future__ import annotations
+
+from phononbench_flows.structures.checks import check
+from phononbench_flows.structures.duplicates import Matcher, content_hash, load_reference
+from phononbench_flows.structures.parsing import parse, parse_all
+from phononbench_flows.structures.readers import InputError, RawCrystal, ReadLimits, Rejection, read_inputs
+
+__all__ = [
+    "InputError",
+    "Matcher",
+    "RawCrystal",
+    "ReadLimits",
+    "Rejection",
+    "check",
+    "content_hash",
+    "load_reference",
+    "parse",
+    "parse_all",
+    "read_inputs",
+]

@@ -1,0 +1,28 @@
+"""Space group of a crystal, in Materials Project terms."""
+
+from __future__ import annotations
+
+from emmet.core.symmetry import CrystalSystem, SymmetryData
+from pymatgen.core import Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+from spglib import __version__ as spglib_version
+
+
+def symmetry(structure: Structure, symprec: float) -> SymmetryData:
+    """Symmetry found by spglib at ``symprec`` (Å); its fields are None where spglib finds none at all.
+
+    emmet's own ``SymmetryData.from_structure`` looks at 0.1 Å, ten times what a relaxation here keeps.
+    """
+    common = {"symprec": symprec, "version": spglib_version}
+    try:
+        analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
+    except SymmetryUndeterminedError:
+        return SymmetryData(**common)
+    return SymmetryData(
+        crystal_system=CrystalSystem(analyzer.get_crystal_system().title()),
+        symbol=analyzer.get_space_group_symbol(),
+        number=analyzer.get_space_group_number(),
+        point_group=analyzer.get_point_group_symbol(),
+        hall=analyzer.get_hall(),
+        **common,
+    )

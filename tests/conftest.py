@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pymatgen.core import Lattice, Structure
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real crystals kept beside the checkout; a test that needs them skips where they are absent."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("no shared data beside the checkout")
+    return path
+
+
+def cubic(a: float, species: list[str], coords: list[list[float]]) -> Structure:
+    return Structure(Lattice.cubic(a), species, coords)
+
+
+FCC_SITES = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+
+
+@pytest.fixture
+def fcc() -> Structure:
+    """Close-packed: stable under the toy potential."""
+    return cubic(3.6, ["Cu"] * 4, FCC_SITES)
+
+
+@pytest.fixture
+def cu3au() -> Structure:
+    """Ordered on the fcc lattice: stable under the toy potential."""
+    return cubic(3.7, ["Au", "Cu", "Cu", "Cu"], FCC_SITES)
+
+
+@pytest.fixture
+def simple_cubic() -> Structure:
+    """One atom a cell: unstable under the toy potential."""
+    return cubic(2.4, ["Po"], [[0, 0, 0]])
+
+
+@pytest.fixture
+def low_symmetry() -> Structure:
+    """A strained and rattled fcc cell without symmetry."""
+    structure = cubic(3.6, ["Cu", "Ag", "Au", "Cu"], FCC_SITES)
+    structure.apply_strain([0.01, -0.015, 0.02])
+    return structure.perturb(0.05, seed=7) or structure

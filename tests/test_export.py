@@ -1,0 +1,164 @@
+"""The table and the structures that other programs read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emmet.core.symmetry import SymmetryData
+from pymatgen.core import Lattice, Structure
+
+from phononbench_flows.documents import CrystalDocument, Minimum, PhononRecord, PotentialRecord, RelaxationRecord
+from phononbench_flows.export import COLUMNS, write_results
+from phononbench_flows.outcomes import Reason, Stage, Status
+
+POTENTIAL = PotentialRecord(name="test", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
+SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def make(number: int, **changes: Any) -> CrystalDocument:
+    fields: dict[str, Any] = {
+        "key": f"gen_{number}@p",
+        "id": f"gen_{number}",
+        "set": "gen",
+        "source": "set.zip/gen.cif",
+        "source_sha256": None,
+        "protocol_id": "p",
+        "protocol_name": "paper",
+        "potential": POTENTIAL,
+    }
+    return CrystalDocument(**(fields | changes))
+
+
+def judged(number: int, status: Status, **changes: Any) -> CrystalDocument:
+    path = Minimum(frequency=-1.5, q=[-0.5, 0.0, 0.5], n_q=100)
+    phonon = PhononRecord(
+        supercell=[2, 2, 2], supercell_natoms=64, primitive_natoms=2, n_displacements=2, max_drift=0.0, path=path
+    )
+    relaxation = RelaxationRecord(
+        steps=9,
+        rounds=1,
+        energy_per_atom=-3.5,
+        max_force=0.002,
+        max_stress=1e-5,
+        volume_change=0.0,
+        refined=True,
+    )
+    fields: dict[str, Any] = {
+        "status": status,
+        "stage": Stage.JUDGED,
+        "phonon": phonon,
+        "relaxation": relaxation,
+        "formula_pretty": "NaCl",
+        "nsites": 8,
+        "elements": ["Cl", "Na"],
+        "condition": {"target": "=Na", "bulk_modulus": 20.5},
+        "symmetry_initial": SymmetryData(symbol="P1", number=1),
+        "symmetry_relaxed": SymmetryData(symbol="Fm-3m", number=225),
+        "relaxed_structure": SALT.as_dict(),
+        "timings": {Stage.RELAXED: 1.5, Stage.FORCE_CONSTANTS: 2.5, Stage.JUDGED: 0.5},
+    }
+    return make(number, **(fields | changes))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_columns_and_values(tmp_path):
+    documents = [judged(0, Status.STABLE), make(1, status=Status.REJECTED, reason=Reason.BAD_CELL, detail='a, "b"\nc')]
+    path = write_results(iter(documents), tmp_path / "new" / "out")
+    assert path == tmp_path / "new" / "out" / "results.csv"
+    assert path.read_text().startswith(
+        "id,set,source,formula,natoms,status,reason,min_frequency_path_thz,min_frequency_mesh_thz,"
+        "min_frequency_commensurate_thz,spacegroup_initial,spacegroup_relaxed,"
+    )
+    first, second = rows_of(path)
+    assert tuple(first) == COLUMNS
+    # A negative number is a number, not a formula.
+    assert (first["min_frequency_path_thz"], first["min_frequency_mesh_thz"]) == ("-1.5", "")
+    assert (first["formula"], first["natoms"], first["status"]) == ("NaCl", "8", "stable")
+    assert (first["spacegroup_initial"], first["spacegroup_relaxed"]) == ("P1", "Fm-3m")
+    assert json.loads(first["min_frequency_path_q"]) == [-0.5, 0.0, 0.5]
+    assert json.loads(first["conditions"]) == {"target": "=Na", "bulk_modulus": 20.5}
+    assert [first[f"{name}_seconds"] for name in ("relax", "force_constants", "spectrum")] == ["1.5", "2.5", "0.5"]
+    assert (second["reason"], second["detail"], second["natoms"]) == ("bad_cell", 'a, "b"\nc', "")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_cell_is_a_formula(tmp_path, start):
+    hostile = f"{start}cmd|' /C calc'!A0"
+    document = make(0, source=hostile, detail=hostile, known_as=hostile, elements=[hostile], formula_pretty=hostile)
+    [row] = rows_of(write_results([document], tmp_path))
+    for column in ("source", "detail", "known_as", "elements", "formula"):
+        assert row[column] == f"'{hostile}"
+
+
+def test_text_that_is_no_unicode_is_written(tmp_path):
+    [row] = rows_of(write_results([make(0, source="a\udcffb")], tmp_path))
+    assert row["source"] == "a\\udcffb"
+
+
+def test_structures_of_the_stable_ones_only(tmp_path):
+    documents = [judged(0, Status.STABLE), judged(1, Status.UNSTABLE), make(2), judged(3, Status.STABLE)]
+    write_results(documents, tmp_path)
+    stable = tmp_path / "stable"
+    assert sorted(path.name for path in stable.iterdir()) == ["gen_0.cif", "gen_3.cif"]
+    read = Structure.from_file(stable / "gen_0.cif")
+    assert read.matches(SALT)
+    assert read.lattice.a == pytest.approx(5.64)
+    assert "'P 1'" in (stable / "gen_0.cif").read_text()
+
+    (stable / "notes.txt").write_text("kept")
+    write_results([judged(0, Status.UNSTABLE), judged(3, Status.STABLE)], tmp_path)
+    assert sorted(path.name for path in stable.iterdir()) == ["gen_3.cif", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "stable"]
+
+
+def test_an_export_that_breaks_off_leaves_the_old_one(tmp_path):
+    def broken() -> Iterator[CrystalDocument]:
+        yield judged(5, Status.STABLE)
+        raise OSError("disk on fire")
+
+    write_results([judged(0, Status.STABLE)], tmp_path)
+    before = (tmp_path / "results.csv").read_bytes()
+    with pytest.raises(OSError, match="disk on fire"):
+        write_results(broken(), tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["gen_0.cif", "results.csv", "stable"]
+
+
+def test_two_protocols_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="one protocol"):
+        write_results([make(0), make(0, key="gen_0@q", protocol_id="q")], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_documents_are_not_kept(tmp_path):
+    import gc
+    import weakref
+
+    alive: list[weakref.ref[CrystalDocument]] = []
+    most = 0
+
+    def stream() -> Iterator[CrystalDocument]:
+        nonlocal most
+        for number in range(50):
+            document = make(number)
+            alive.append(weakref.ref(document))
+            yield document
+            del document
+            gc.collect(0)
+            most = max(most, sum(reference() is not None for reference in alive))
+
+    assert len(rows_of(write_results(stream(), tmp_path))) == 50
+    assert most <= 2
+
+
+def test_no_document_at_all(tmp_path):
+    assert rows_of(write_results([], tmp_path)) == []
