@@ -22,11 +22,11 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-from phononbench_flows.documents import PotentialRecord
-
 if TYPE_CHECKING:
     import torch
     from torch_sim.models.interface import ModelInterface
+
+    from phononbench_flows.documents import PotentialRecord
 
 ENTRY_POINT_GROUP = "phononbench_flows.potentials"
 DEFAULT = "mattersim-v1-5m"
@@ -97,6 +97,8 @@ class Potential:
 
     def record(self) -> PotentialRecord:
         """What a document says of it."""
+        from phononbench_flows.documents import PotentialRecord
+
         return PotentialRecord(
             name=self.name, checkpoint_sha256=self.checkpoint_sha256, dtype=self.dtype, device=self.device
         )
@@ -145,13 +147,13 @@ def _load_sevennet(path: Path | None, device: torch.device) -> ModelInterface:
     # TorchScript's fuser compiles anew for every new number of edges, and in a relaxation nearly every step has
     # one: ten seconds a time on a CPU, where the call itself takes a tenth of one.
     torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
-    model = SevenNetModel(path, device=device, neighbor_list_fn=_neighbours)
+    model = SevenNetModel(path, device=device, neighbor_list_fn=neighbour_list)
     for parameter in model.parameters():
         parameter.requires_grad_(False)  # only gradients by position are wanted
     return model
 
 
-def _neighbours(
+def neighbour_list(
     positions: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor, cutoff: torch.Tensor, system_idx: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """torch-sim's neighbour list, also for crystals denser than it allows for (5 Å^3 per atom at 5 Å)."""

@@ -15,7 +15,7 @@ import torch_sim as ts
 from torch_sim.models.interface import ModelInterface
 from torch_sim.models.lennard_jones import LennardJonesModel
 
-from phononbench_flows.potentials import Source
+from phononbench_flows.potentials import Source, neighbour_list
 
 SIGMA, EPSILON, CUTOFF = 2.3, 0.4, 5.75  # Å, eV, Å: the cutoff lies between two shells of the fcc lattice
 NAN_ELEMENT, RAISING_ELEMENT, SLOW_ELEMENT = 54, 36, 18  # Xe, Kr, Ar
@@ -30,7 +30,13 @@ class Toy(ModelInterface):
         self._compute_stress = self._compute_forces = True
         self.watch = watch
         self.model = LennardJonesModel(
-            sigma=SIGMA, epsilon=EPSILON, cutoff=CUTOFF, device=self._device, dtype=dtype, compute_stress=True
+            sigma=SIGMA,
+            epsilon=EPSILON,
+            cutoff=CUTOFF,
+            device=self._device,
+            dtype=dtype,
+            compute_stress=True,
+            neighbor_list_fn=neighbour_list,
         )
 
     def forward(self, state: ts.SimState, **kwargs) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ permutation.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,8 +17,10 @@ import torch
 import torch_sim as ts
 from phonopy import Phonopy
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
+from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
-from pymatgen.core import Structure
+from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
+from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows.engine.batch import Budget, Failure, Guard, isolate
@@ -55,7 +58,7 @@ class ForceConstants:
     def phonopy(self) -> Phonopy:
         """The Phonopy object from which every frequency can be had."""
         phonon = Phonopy(
-            PhonopyAtoms(cell=self.cell, numbers=self.numbers, scaled_positions=self.positions),
+            _phonopy_cell(self.cell, self.numbers, self.positions),
             supercell_matrix=self.supercell,
             primitive_matrix=self.primitive,
             symprec=self.symprec,
@@ -102,18 +105,20 @@ def _ignore(index: int, result: ForceConstants | Failure) -> None:
     """Nobody wants to hear of single results."""
 
 
+def _phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, positions: np.ndarray) -> PhonopyAtoms:
+    """A phonopy cell; elements without a standard atomic weight, on which phonopy stops, get pymatgen's mass."""
+    weights = get_atomic_data().atom_data
+    masses = [weights[z][3] or float(Element.from_Z(z).atomic_mass) for z in map(int, numbers)]
+    return PhonopyAtoms(cell=cell, numbers=numbers, scaled_positions=positions, masses=masses)
+
+
 def displace(structure: Structure, settings: Settings) -> Phonopy:
     """A Phonopy object of this crystal with its displacements made."""
-    phonon = Phonopy(
-        PhonopyAtoms(
-            cell=structure.lattice.matrix,
-            numbers=structure.atomic_numbers,
-            scaled_positions=structure.frac_coords,
-        ),
-        supercell_matrix=np.diag(settings.supercell),
-        primitive_matrix="auto",
-        symprec=settings.symprec,
-    )
+    cell = _phonopy_cell(structure.lattice.matrix, structure.atomic_numbers, structure.frac_coords)
+    with warnings.catch_warnings():
+        # "auto" is what the protocol asks for; phonopy warns of it as a default that has changed.
+        warnings.simplefilter("ignore", PrimitiveMatrixAutoDefaultWarning)
+        phonon = Phonopy(cell, supercell_matrix=np.diag(settings.supercell), symprec=settings.symprec)
     phonon.generate_displacements(
         distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=_PLUSMINUS[settings.plusminus]
     )

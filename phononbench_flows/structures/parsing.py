@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -374,8 +375,7 @@ class _Pool:
                 max_workers=self._workers,
                 initializer=_start_worker,
                 initargs=(self._memory_bytes,),
-                # A fresh interpreter: a copy of the caller's would carry its memory, threads and GPU along.
-                context=get_context("spawn"),
+                context=_context(),
             )
         return self._pool.schedule(_parse_to_plain, args=(raw.format, raw.data), timeout=self._timeout)
 
@@ -393,6 +393,17 @@ class _Pool:
             self._pool.stop()
             self._pool.join()
             self._pool = None
+
+
+def _context() -> BaseContext:
+    """Where workers come from: a server that has imported this module once and nothing of the caller's.
+
+    A copy of the caller would carry its memory, threads and GPU along; a fresh interpreter for every worker, and for
+    every one that replaces a killed one, would import for seconds.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _finished(pool: _Pool, raw: RawCrystal, future: Future[Any] | None) -> tuple[RawCrystal, Structure | Rejection]:

@@ -264,20 +264,21 @@ def test_workers_may_hang_die_and_run_out_of_memory() -> None:
 
 
 def kill_busy_child() -> bool:
-    """Kill the worker of this very process once it has run long enough to be at the crystal."""
+    """Kill the worker of this very process, a child of its fork server, once it is at the crystal."""
     me = os.getpid()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            grandparent = int((Path("/proc") / fields[1] / "stat").read_text().rpartition(")")[2].split()[1])
             command = (entry / "cmdline").read_bytes()
             limits = (entry / "limits").read_text()
         except OSError:
             continue
         # Its address space is limited only when it has started up, just before the first crystal.
         limited = next(line for line in limits.splitlines() if "address space" in line).split()[3] != "unlimited"
-        if int(fields[1]) == me and b"spawn_main" in command and limited:
+        if grandparent == me and b"forkserver" in command and limited:
             time.sleep(0.5)
             os.kill(int(entry.name), 9)
             return True

@@ -1,0 +1,173 @@
+"""The main job through the command line, with a potential that needs no weights."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from pymatgen.core import Structure
+from pymatgen.io.cif import CifWriter
+from typer.testing import CliRunner
+
+from phononbench_flows import potentials
+from phononbench_flows.cli import app
+from phononbench_flows.protocol import Protocol
+from phononbench_flows.store import ResultsStore
+
+TOY = "toy_potentials:lj"
+
+
+@pytest.fixture
+def crystals(tmp_path, fcc, cu3au, simple_cubic) -> Path:
+    folder = tmp_path / "crystals"
+    folder.mkdir()
+    for name, structure in {
+        "fcc": fcc,
+        "fcc_again": fcc.get_primitive_structure(),
+        "cu3au": cu3au,
+        "simple_cubic": simple_cubic,
+        "raises": Structure(fcc.lattice, ["Kr"] * 4, fcc.frac_coords),
+        "nan": Structure(cu3au.lattice, ["Xe"] + ["Cu"] * 3, cu3au.frac_coords),
+    }.items():
+        CifWriter(structure).write_file(folder / f"{name}.cif")
+    (folder / "broken.cif").write_text("data_broken\n_cell_length_a")
+    return folder
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with next(folder.rglob("results.csv")).open() as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def test_the_main_job(crystals, tmp_path):
+    out = tmp_path / "results"
+    result = invoke("run", crystals, "--set", "toys", "--potential", TOY, "--out", out, "--condition", "band_gap=1.5")
+    assert result.exit_code == 0, result.output
+    found = rows(out)
+    assert {i.removeprefix("toys-"): (r["status"], r["reason"]) for i, r in found.items()} == {
+        "fcc": ("stable", ""),
+        "fcc_again": ("duplicate", ""),
+        "cu3au": ("stable", ""),
+        "simple_cubic": ("unstable", ""),
+        "raises": ("failed", "exception"),
+        "nan": ("failed", "not_finite"),
+        "broken": ("rejected", "unparsable"),
+    }
+    assert found["toys-fcc_again"]["duplicate_of"] == "toys-fcc"
+    assert float(found["toys-simple_cubic"]["min_frequency_path_thz"]) < -1
+    assert sorted(p.name for p in out.rglob("*.cif")) == ["toys-cu3au.cif", "toys-fcc.cif"]
+    words = " ".join(result.output.split())
+    assert "generated │ 7" in words
+    assert "stable per relaxed 66.7 %" in words
+
+    again = invoke("run", crystals, "--set", "toys", "--potential", TOY, "--out", out)
+    assert again.exit_code == 0
+    assert "0 new" in again.output
+    assert rows(out) == found
+
+    shown = invoke("show", "toys-simple_cubic", "--out", out)
+    assert shown.exit_code == 0, shown.output
+    assert "unstable" in shown.output
+    assert [p.suffix for p in sorted((out / "figures").iterdir())] == [".html", ".png"]
+    assert "no crystal" in invoke("show", "toys-nobody", "--out", out).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nowhere", "--set", "x", "--potential", TOY], "nowhere"),
+        (["run", "{crystals}", "--set", "../x", "--potential", TOY], "--set"),
+        (["run", "{crystals}", "--set", "x", "--potential", "nobody"], "no potential"),
+        (["run", "{crystals}", "--set", "x", "--potential", TOY, "--protocol", "none"], "no protocol"),
+        (["run", "{crystals}", "--set", "x", "--potential", TOY, "--condition", "gap"], "KEY=VALUE"),
+        (["show", "x", "--out", "nowhere"], "nowhere"),
+        (["potentials", "fetch", "sevennet-0"], "nothing to download"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(crystals, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*(a.format(crystals=crystals) for a in arguments))
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_without_weights_nothing_is_marked(crystals, tmp_path, monkeypatch):
+    monkeypatch.setattr(potentials, "MATTERSIM_FOLDER", tmp_path / "none")
+    out = tmp_path / "results"
+    result = invoke("run", crystals, "--set", "x", "--out", out)
+    assert result.exit_code == 2
+    assert "potentials fetch mattersim-v1-5m" in result.output
+    assert not out.exists()
+    listed = invoke("potentials")
+    assert "(default)" in listed.output
+    assert "sevennet-l3i5" in listed.output
+
+
+def test_protocols_are_printed_as_files_to_change():
+    text = invoke("protocol", "paper").output
+    assert Protocol.model_validate(yaml.safe_load(text)).name == "paper"
+    assert '"symprec"' in invoke("protocol", "--schema").output
+
+
+# -- killed and started again ----------------------------------------------------------------------------------
+
+
+def command(crystals: Path, out: Path) -> list[str]:
+    script = "import sys; from phononbench_flows.cli import app; app()"
+    arguments = ["run", str(crystals), "--set", "toys", "--potential", TOY, "--out", str(out), "--batch-atoms", "40"]
+    return [sys.executable, "-W", "ignore", "-c", script, *arguments]
+
+
+def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, fcc, cu3au, simple_cubic):
+    folder = tmp_path / "crystals"
+    folder.mkdir()
+    symbols = ["Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al", "Ca", "Sr", "Pb"]
+    for symbol in symbols:
+        CifWriter(Structure(fcc.lattice, [symbol] * 4, fcc.frac_coords)).write_file(folder / f"{symbol}.cif")
+    log, out = tmp_path / "log", tmp_path / "results"
+    # argon-free crystals are instant: a call takes as long as the machine needs, and the kill comes after some results
+    environment = os.environ | {"TOY_LOG": str(log), "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    first = subprocess.Popen(command(folder, out), start_new_session=True, **quiet)
+    deadline = time.monotonic() + 200
+    finished: set[str] = set()
+    while time.monotonic() < deadline and first.poll() is None and not finished:
+        time.sleep(0.02)
+        if (out / "results.sqlite").exists():
+            with ResultsStore.open(out) as store:
+                finished = {d["key"] for d in store.query({"status": "stable"}, ["key"])}
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    with ResultsStore.open(out) as store:
+        before = {d.key: d for d in store.documents()}
+    finished = {key for key, d in before.items() if d.status == "stable"}
+    assert 0 < len(finished) < len(symbols), "the kill has to fall in the middle"
+    assert len(before) == len(symbols)
+    killed_pid = str(first.pid)
+
+    assert subprocess.run(command(folder, out), check=False, **quiet).returncode == 0
+    with ResultsStore.open(out) as store:
+        after = {d.key: d for d in store.documents()}
+    assert Counter(d.status for d in after.values()) == {"stable": len(symbols)}
+    for key in finished:
+        assert after[key] == before[key], "a finished crystal was touched again"
+    relaxed_before = {tuple(d.elements) for d in before.values() if d.stage != "screened"}
+    lines = [line.split() for line in log.read_text().splitlines()]
+    numbers = {symbol: str(Structure(fcc.lattice, [symbol], [[0, 0, 0]]).atomic_numbers[0]) for symbol in symbols}
+    second_unit_cells = {kind for pid, size, kind in lines if pid != killed_pid and size == "4"}
+    assert not second_unit_cells & {numbers[symbol] for (symbol,) in relaxed_before}
+    second_supercells = {kind for pid, size, kind in lines if pid != killed_pid and size == "32"}
+    assert not second_supercells & {numbers[d.elements[0]] for d in before.values() if d.force_constants is not None}

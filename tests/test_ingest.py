@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from pymatgen.core import Structure
+from pymatgen.io.cif import CifWriter
+
+from phononbench_flows.documents import PotentialRecord
+from phononbench_flows.ingest import CrystalSet, ingest
+from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.protocol import PRESETS
+from phononbench_flows.store import ResultsStore
+
+POTENTIAL = PotentialRecord(name="toy", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
+SET = CrystalSet("gen", {"band_gap": 1.5}, PRESETS["paper"], POTENTIAL, frozenset({"Cu", "Au", "Ag"}))
+
+
+@pytest.fixture
+def store(tmp_path):
+    with ResultsStore.open(tmp_path / "results") as store:
+        yield store
+
+
+@pytest.fixture
+def folder(tmp_path, fcc, cu3au, low_symmetry):
+    path = tmp_path / "crystals"
+    path.mkdir()
+    primitive = fcc.get_primitive_structure()
+    for name, structure in {
+        "a": fcc,
+        "b": cu3au,
+        "c": primitive,
+        "d": Structure(fcc.lattice, ["Xe"] * 4, fcc.frac_coords),
+        "e": low_symmetry,
+    }.items():
+        CifWriter(structure).write_file(path / f"{name}.cif")
+    (path / "f.cif").write_text("not a crystal")
+    return path
+
+
+def statuses(store: ResultsStore) -> dict[str, str]:
+    return {d.id: d.status for d in store.documents()}
+
+
+def test_every_crystal_leaves_as_a_document(store, folder):
+    found = ingest([folder], SET, store)
+    assert (len(found.keys), found.new, found.changed) == (6, 6, 0)
+    assert statuses(store) == {
+        "gen-a": Status.PENDING,
+        "gen-b": Status.PENDING,
+        "gen-c": Status.DUPLICATE,
+        "gen-d": Status.REJECTED,
+        "gen-e": Status.PENDING,
+        "gen-f": Status.REJECTED,
+    }
+    documents = {d.id: d for d in store.documents()}
+    assert documents["gen-c"].duplicate_of == "gen-a"
+    assert documents["gen-d"].reason == Reason.UNSUPPORTED_ELEMENT
+    assert "Xe" in documents["gen-d"].detail
+    assert documents["gen-f"].reason == Reason.UNPARSABLE
+    assert documents["gen-a"].stage == Stage.SCREENED
+    assert documents["gen-a"].symmetry_initial.number == 225
+    assert documents["gen-b"].elements == ["Au", "Cu"]
+    assert documents["gen-b"].condition == {"band_gap": 1.5}
+    assert documents["gen-b"].content_hash
+
+
+def test_again_nothing_is_new_and_what_changed_is_screened_anew(store, folder, cu3au):
+    first = ingest([folder], SET, store)
+    again = ingest([folder], SET, store)
+    assert (again.keys, again.new, again.changed) == (first.keys, 0, 0)
+    before = store.get(first.keys[1])
+    cu3au.scale_lattice(60.0)
+    CifWriter(cu3au).write_file(folder / "b.cif")
+    CifWriter(Structure(cu3au.lattice, ["Ag"] * 4, cu3au.frac_coords)).write_file(folder / "g.cif")
+    third = ingest([folder], SET, store)
+    assert (len(third.keys), third.new, third.changed) == (7, 1, 1)
+    after = store.get(first.keys[1])
+    assert after.source_sha256 != before.source_sha256
+    assert after.status == Status.PENDING  # alike its former self, which is no longer there
+
+
+def test_what_was_seen_in_an_earlier_run_counts_as_seen(store, folder, fcc, tmp_path):
+    ingest([folder], SET, store)
+    later = tmp_path / "later"
+    later.mkdir()
+    CifWriter(fcc * (1, 1, 2)).write_file(later / "z.cif")
+    ingest([later], SET, store)
+    document = next(store.documents({"id": "gen-z"}))
+    assert (document.status, document.duplicate_of) == (Status.DUPLICATE, "gen-a")
+
+
+def test_known_crystals_are_recorded_with_what_they_are(store, folder, fcc, tmp_path):
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    CifWriter(fcc).write_file(reference / "mp-30.cif")
+    ingest([folder], SET, store, reference=reference)
+    documents = {d.id: d for d in store.documents()}
+    assert documents["gen-a"].status == documents["gen-c"].status == Status.KNOWN
+    assert documents["gen-a"].known_as == "mp-30"
+    assert documents["gen-b"].status == Status.PENDING
+
+
+def test_limit_takes_the_first(store, folder):
+    assert len(ingest([folder], SET, store, limit=2).keys) == 2
+    assert set(statuses(store)) == {"gen-a", "gen-b"}
