@@ -10,6 +10,10 @@ walks, and its cell from the CIF that it wrote; where there is no CIF, its relax
 of phonons. Cells count as the same where the volumes agree within 0.1 % and the space groups, looked for at the
 symprec of the relaxation, are equal.
 
+TorchScript's fuser compiles SevenNet anew for almost every new number of edges, for seconds each time on a CPU; this
+package turns it off. Option `--without-fuser` turns it off for the scripts too, by a `sitecustomize.py` in the scratch
+copy, so that what is compared is not the fuser. It changes the last digits of float32 at most.
+
     git clone https://github.com/xqh19970407/PhononBench; git clone https://github.com/hyllios/utils
     python benchmarks/side_by_side.py --released PhononBench --umlip utils/benchmark_ph --potential sevennet-0 \
         --crystals FOLDER --max-atoms 8 --count 12
@@ -38,6 +42,9 @@ PROTOCOL = PRESETS["paper"]
 SET = "side-by-side"
 SAME_VOLUME = 1e-3
 PART = "gpu0_part0"
+WITHOUT_FUSER = """import torch
+torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
+"""
 
 
 @dataclass(frozen=True)
@@ -139,22 +146,27 @@ class Scratch:
         return self.root / "results"
 
 
-def choose(folder: Path, max_atoms: int, count: int) -> list[Path]:
-    """The first ``count`` CIFs, by name, of at most ``max_atoms`` atoms as ASE reads them."""
+def choose(folder: Path, max_atoms: int, count: int, skip: Sequence[str] = ()) -> list[Path]:
+    """The first ``count`` CIFs, by name, of at most ``max_atoms`` atoms as ASE reads them, without those skipped."""
     from ase.io import read
 
     chosen: list[Path] = []
     for path in sorted(folder.glob("*.cif")):
-        if len(read(path)) <= max_atoms:
+        if path.stem not in skip and len(read(path)) <= max_atoms:
             chosen.append(path)
         if len(chosen) == count:
             return chosen
     return chosen
 
 
-def copy_all(released: Path, umlip: Path, files: Sequence[Path], device: str, scratch: Scratch) -> None:
+def copy_all(
+    released: Path, umlip: Path, files: Sequence[Path], device: str, scratch: Scratch, *, without_fuser: bool
+) -> None:
     """Scratch copies of the scripts and of the crystals."""
     scratch.code.mkdir(parents=True)
+    if without_fuser:
+        (scratch.code / "sitecustomize.py").write_text(WITHOUT_FUSER, encoding="utf-8")
+        print(f"the scripts run with this sitecustomize.py:\n{WITHOUT_FUSER}")
     scratch.crystals.mkdir()
     for source in (*released.glob("*.py"), umlip / "umlip_defs.json"):
         shutil.copy(source, scratch.code)
@@ -339,7 +351,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--crystals", type=Path, required=True, help="folder of CIFs")
     parser.add_argument("--max-atoms", type=int, default=8)
     parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="files to leave out, without `.cif`")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--without-fuser", action="store_true", help="turn TorchScript's fuser off for the scripts")
     parser.add_argument("--out", type=Path, help="folder for the table as CSV and Markdown")
     parser.add_argument("--keep", type=Path, help="a new folder to work in and to leave as it is; temporary without")
     return parser.parse_args()
@@ -347,10 +361,10 @@ def parse() -> argparse.Namespace:
 
 def compare(args: argparse.Namespace, scratch: Scratch) -> None:
     """Run both in these folders, and show what came of it."""
-    files = choose(args.crystals, args.max_atoms, args.count)
+    files = choose(args.crystals, args.max_atoms, args.count, args.skip)
     if not files:
         raise SystemExit(f"no CIF of at most {args.max_atoms} atoms in {args.crystals}")
-    copy_all(args.released, args.umlip, files, args.device, scratch)
+    copy_all(args.released, args.umlip, files, args.device, scratch, without_fuser=args.without_fuser)
     times = run_both(args.potential, args.device, scratch)
     names = [file.stem for file in files]
     scripts, ours = script_outcomes(names, scratch), our_outcomes(names, scratch)

@@ -76,6 +76,7 @@ def run(
     from phononbench_flows import potentials
     from phononbench_flows.blobs import BlobError
     from phononbench_flows.display import funnel_table
+    from phononbench_flows.engine.batch import UndeliverableError
     from phononbench_flows.export import write_results
     from phononbench_flows.ingest import CrystalSet, ingest
     from phononbench_flows.progress import Progress
@@ -113,7 +114,7 @@ def run(
             )
             out.print(funnel_table(funnel(store.query(criteria, ["status", "stage"])), set_name))
             out.print(f"results: {table}\nstable crystals: {table.parent / 'stable'}", soft_wrap=True)
-    except (PotentialError, InputError, StoreError, BlobError) as error:
+    except (PotentialError, InputError, StoreError, BlobError, UndeliverableError) as error:
         _stop(str(error))
 
 

@@ -147,14 +147,14 @@ def _load_sevennet(path: Path | None, device: torch.device) -> ModelInterface:
     # TorchScript's fuser compiles anew for every new number of edges, and in a relaxation nearly every step has
     # one: ten seconds a time on a CPU, where the call itself takes a tenth of one.
     torch.jit.set_fusion_strategy([("DYNAMIC", 0)])
-    model = SevenNetModel(path, device=device, neighbor_list_fn=neighbour_list)
+    model = SevenNetModel(str(path), device=device, neighbor_list_fn=neighbour_list)
     for parameter in model.parameters():
         parameter.requires_grad_(False)  # only gradients by position are wanted
     return model
 
 
 def neighbour_list(
-    positions: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor, cutoff: torch.Tensor, system_idx: torch.Tensor
+    positions: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor, cutoff: float, system_idx: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """torch-sim's neighbour list, also for crystals denser than it allows for (5 Å^3 per atom at 5 Å)."""
     from nvalchemiops.neighbors.neighbor_utils import NeighborOverflowError

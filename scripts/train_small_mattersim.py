@@ -106,7 +106,8 @@ def emt_lattice_constant(metal: str) -> float:
     """Return the conventional fcc lattice constant of ``metal`` in EMT, in Å."""
     atoms = bulk(metal, "fcc", cubic=True)
     atoms.calc = EMT()
-    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=200)
+    relaxation = BFGS(FrechetCellFilter(atoms), logfile=None)  # type: ignore[arg-type]  # a filter serves as well
+    relaxation.run(fmax=1e-4, steps=200)
     return float(atoms.cell.lengths()[0])
 
 

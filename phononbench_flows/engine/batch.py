@@ -38,6 +38,22 @@ class Failure:
     detail: str
 
 
+class UndeliverableError(RuntimeError):
+    """Whoever waits for results cannot take one: the run's trouble (a full disk, say), never the crystal's."""
+
+
+def delivering[R](on_result: Callable[[int, R], None]) -> Callable[[int, R], None]:
+    """The same callback, whose exceptions end the run instead of passing for a crystal's failure."""
+
+    def deliver(index: int, result: R) -> None:
+        try:
+            on_result(index, result)
+        except Exception as error:
+            raise UndeliverableError(f"a result could not be delivered: {error}") from error
+
+    return deliver
+
+
 class Budget:
     """How many atoms go into one call of the model. Shrinks when memory runs out, and stays shrunk."""
 
@@ -93,6 +109,8 @@ def isolate[T](
     """
     try:
         compute(items)
+    except UndeliverableError:
+        raise
     except Exception as error:
         # The traceback holds the tensors of the failed call.
         failure, exhausted = as_failure(error), _is_out_of_memory(error)

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +24,11 @@ from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, Guard, isolate
+from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, isolate
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstants as Settings
 
-_PLUSMINUS: dict[str, str | bool] = {"auto": "auto", "both": True, "plus": False}
+_PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ class ForceConstants:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ForceConstants:
         """Inverse of :meth:`arrays`."""
-        scalars = {
+        scalars: dict[str, Any] = {
             "symprec": float(arrays["symprec"]),
             "n_displacements": int(arrays["n_displacements"]),
             "max_drift": float(arrays["max_drift"]),
         }
-        return cls(**{k: v for k, v in arrays.items() if k not in scalars}, **scalars)
+        return cls(**(dict(arrays) | scalars))
 
 
 @dataclass
@@ -145,69 +146,94 @@ def force_constants(
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished.
     """
-    guard, budget = Guard(model), budget or Budget.for_device(model.device)
-    results: list[ForceConstants | Failure | None] = [None] * len(structures)
+    run = _Run(structures, Guard(model), settings, budget or Budget.for_device(model.device), on_result)
+    for index in range(len(structures)):
+        run.prepare(index)
+        run.compute(everything=index == len(structures) - 1)
+    return [run.results[i] for i in range(len(structures))]
 
-    def finish(index: int, result: ForceConstants | Failure) -> None:
-        results[index] = result
-        on_result(index, result)
 
-    def fail(item: _Supercell, failure: Failure) -> None:
+class _Run:
+    """Crystals on their way from displacement to force constants."""
+
+    def __init__(
+        self,
+        structures: Sequence[Structure],
+        guard: Guard,
+        settings: Settings,
+        budget: Budget,
+        on_result: Callable[[int, ForceConstants | Failure], None],
+    ) -> None:
+        self.structures, self.guard, self.settings, self.budget = structures, guard, settings, budget
+        self.on_result = delivering(on_result)
+        self.results: dict[int, ForceConstants | Failure] = {}
+        self._waiting: list[_Supercell] = []
+        self._under_way: list[_Crystal] = []
+
+    def prepare(self, index: int) -> None:
+        """Displace one crystal and queue its supercells."""
+
+        def displaced(indices: list[int]) -> None:
+            (i,) = indices
+            began = time.perf_counter()
+            crystal = _Crystal(i, displace(self.structures[i], self.settings))
+            cells = crystal.phonon.supercells_with_displacements or []
+            crystal.seconds = time.perf_counter() - began
+            self._under_way.append(crystal)
+            self._waiting.extend(_Supercell(crystal, j, cell) for j, cell in enumerate(cells))
+
+        self._isolate([index], displaced, lambda i: len(self.structures[i]), lambda i: i not in self.results, self._end)
+
+    def compute(self, *, everything: bool) -> None:
+        """Forces for full batches, or for all that waits, and force constants for the crystals completed by them."""
+        while self._waiting and (everything or sum(map(_size, self._waiting)) >= self.budget.max_atoms):
+            batch = next(self.budget.fill(self._waiting, _size))
+            self._waiting = self._waiting[len(batch) :]
+            self._isolate(
+                [item for item in batch if not item.crystal.failed],
+                lambda items: _forces(items, self.guard, self._fail),
+                _size,
+                lambda item: item.number not in item.crystal.forces and not item.crystal.failed,
+                self._fail,
+            )
+            waited_for = {item.crystal.index for item in self._waiting}
+            complete = [crystal for crystal in self._under_way if crystal.index not in waited_for]
+            self._under_way = [crystal for crystal in self._under_way if crystal.index in waited_for]
+            for crystal in complete:
+                if not crystal.failed:
+                    self._solve(crystal)
+
+    def _solve(self, crystal: _Crystal) -> None:
+        self._isolate(
+            [crystal],
+            lambda crystals: self._end(crystal.index, _solved(crystals[0], self.settings)),
+            lambda c: len(c.phonon.supercell),
+            lambda c: c.index not in self.results,
+            lambda c, failure: self._end(c.index, failure),
+        )
+
+    def _fail(self, item: _Supercell, failure: Failure) -> None:
         if not item.crystal.failed:
             item.crystal.failed = True
-            finish(item.crystal.index, failure)
+            self._end(item.crystal.index, failure)
 
-    def compute(batch: list[_Supercell]) -> None:
-        _forces(batch, guard, fail)
+    def _end(self, index: int, result: ForceConstants | Failure) -> None:
+        self.results[index] = result
+        self.on_result(index, result)
 
-    def prepare(indices: list[int]) -> None:
-        (index,) = indices
-        began = time.perf_counter()
-        crystal = _Crystal(index, displace(structures[index], settings))
-        crystal.seconds = time.perf_counter() - began
-        waiting.extend(_Supercell(crystal, j, c) for j, c in enumerate(crystal.phonon.supercells_with_displacements))
-        crystals.append(crystal)
+    def _isolate[T](
+        self,
+        items: list[T],
+        compute: Callable[[list[T]], None],
+        atoms: Callable[[T], int],
+        unfinished: Callable[[T], bool],
+        fail: Callable[[T, Failure], None],
+    ) -> None:
+        isolate(items, compute, atoms=atoms, budget=self.budget, unfinished=unfinished, fail=fail)
 
-    def solve(crystal_list: list[_Crystal]) -> None:
-        (crystal,) = crystal_list
-        finish(crystal.index, _solve(crystal, settings))
 
-    waiting: list[_Supercell] = []
-    crystals: list[_Crystal] = []
-    for index in range(len(structures)):
-        isolate(
-            [index],
-            prepare,
-            atoms=lambda i: len(structures[i]),
-            budget=budget,
-            unfinished=lambda i: results[i] is None,
-            fail=finish,
-        )
-        final = index == len(structures) - 1
-        while waiting and (final or sum(len(s.cell) for s in waiting) >= budget.max_atoms):
-            batch = next(budget.fill(waiting, lambda s: len(s.cell)))
-            waiting = waiting[len(batch) :]
-            isolate(
-                [s for s in batch if not s.crystal.failed],
-                compute,
-                atoms=lambda s: len(s.cell),
-                budget=budget,
-                unfinished=lambda s: s.number not in s.crystal.forces and not s.crystal.failed,
-                fail=fail,
-            )
-            under_way = {s.crystal.index for s in waiting}
-            for crystal in [c for c in crystals if c.index not in under_way]:
-                crystals.remove(crystal)
-                if not crystal.failed:
-                    isolate(
-                        [crystal],
-                        solve,
-                        atoms=lambda c: len(c.phonon.supercell),
-                        budget=budget,
-                        unfinished=lambda c: results[c.index] is None,
-                        fail=lambda c, failure: finish(c.index, failure),
-                    )
-    return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
+def _size(item: _Supercell) -> int:
+    return len(item.cell)
 
 
 def _forces(batch: list[_Supercell], guard: Guard, fail: Callable[[_Supercell, Failure], None]) -> None:
@@ -228,7 +254,7 @@ def _forces(batch: list[_Supercell], guard: Guard, fail: Callable[[_Supercell, F
             item.crystal.forces[item.number] = values.numpy()
 
 
-def _solve(crystal: _Crystal, settings: Settings) -> ForceConstants:
+def _solved(crystal: _Crystal, settings: Settings) -> ForceConstants:
     began = time.perf_counter()
     phonon = crystal.phonon
     forces = np.array([crystal.forces[j] for j in range(len(crystal.forces))])
@@ -238,6 +264,8 @@ def _solve(crystal: _Crystal, settings: Settings) -> ForceConstants:
     if settings.symmetrize:
         phonon.symmetrize_force_constants()
     unit, array = phonon.unitcell, phonon.force_constants
+    if array is None:
+        raise RuntimeError("phonopy gave no force constants")
     return ForceConstants(
         cell=np.array(unit.cell),
         numbers=np.array(unit.numbers),

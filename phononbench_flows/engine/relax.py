@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ import torch_sim as ts
 from pymatgen.core import Lattice, Structure
 from torch_sim.constraints import FixSymmetry
 from torch_sim.models.interface import ModelInterface
+from torch_sim.optimizers import CellFireState
 from torch_sim.optimizers.fire import fire_init, fire_step
 from torch_sim.symmetrize import refine_and_prep_symmetry
 
-from phononbench_flows.engine.batch import Budget, Failure, Guard, isolate
+from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, isolate
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import Relaxation
 
@@ -117,10 +119,11 @@ def relax(
     """
     guard, budget = Guard(model), budget or Budget.for_device(model.device)
     results: list[Relaxed | Failure | None] = [None] * len(structures)
+    deliver = delivering(on_result)
 
     def finish(task: _Task, result: Relaxed | Failure) -> None:
         results[task.index] = result
-        on_result(task.index, result)
+        deliver(task.index, result)
 
     def compute(batch: list[_Task]) -> None:
         for task in batch:
@@ -189,7 +192,7 @@ def _round(
                 return alive
             state.pop(torch.nonzero(leaving).flatten().to(state.device))
             running = stays
-        state = fire_step(state, guard)
+        state = cast("CellFireState", fire_step(state, guard))
         share = (time.perf_counter() - began) / len(running)
         for task in running:
             task.steps += 1
@@ -259,7 +262,7 @@ def _symmetric(structure: Structure, symprec: float) -> _Symmetric:
     return _Symmetric(_with_geometry(structure, cell.numpy(), positions.numpy()), rotations, maps)
 
 
-def _initial_state(starts: list[_Symmetric], guard: Guard) -> ts.CellFireState:
+def _initial_state(starts: list[_Symmetric], guard: Guard) -> CellFireState:
     state = ts.io.structures_to_state([s.structure for s in starts], device=guard.device, dtype=guard.dtype)
     # torch-sim keeps symmetry in a loop over systems: leave out those that have none.
     constrained = [i for i, s in enumerate(starts) if len(s.rotations) > 1]
@@ -270,9 +273,9 @@ def _initial_state(starts: list[_Symmetric], guard: Guard) -> ts.CellFireState:
             system_idx=torch.tensor(constrained, device=state.device),
         )
         state.constraints = [constraint]
-    state = fire_init(state, guard, cell_filter=ts.CellFilter.frechet)
-    state.set_constrained_forces(state.forces)
-    return state
+    moving = cast("CellFireState", fire_init(state, guard, cell_filter=ts.CellFilter.frechet))
+    moving.set_constrained_forces(moving.forces)
+    return moving
 
 
 def _evaluate(structures: list[Structure], guard: Guard) -> list[_Evaluated]:

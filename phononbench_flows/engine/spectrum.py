@@ -15,7 +15,7 @@ from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.engine.batch import Budget, Failure, isolate
+from phononbench_flows.engine.batch import Budget, Failure, delivering, isolate
 from phononbench_flows.engine.force_constants import ForceConstants
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import Spectrum as Settings
@@ -98,10 +98,11 @@ def spectra(
 ) -> list[Spectrum | Failure]:
     """Spectra of many crystals; a result or a Failure in each place, told to ``on_result`` as soon as it is there."""
     results: list[Spectrum | Failure | None] = [None] * len(constants)
+    deliver = delivering(on_result)
 
     def finish(index: int, result: Spectrum | Failure) -> None:
         results[index] = result
-        on_result(index, result)
+        deliver(index, result)
 
     def compute(indices: list[int]) -> None:
         for index in indices:

@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from toy_potentials import CUTOFF, EPSILON, SIGMA, Toy, limited
 
-from phononbench_flows.engine.batch import Budget, Failure
+from phononbench_flows.engine.batch import Budget, Failure, UndeliverableError
 from phononbench_flows.engine.relax import Relaxed, relax
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import PRESETS, Relaxation
@@ -74,6 +74,14 @@ def test_one_bad_crystal_harms_no_other(fcc, cu3au):
     assert told == dict(enumerate(results))
     (alone,) = relax([cu3au], Toy(), PAPER)
     assert relaxed(results[2]).structure.volume == pytest.approx(relaxed(alone).structure.volume, rel=1e-9)
+
+
+def test_a_result_that_cannot_be_written_ends_the_run(fcc):
+    def full(index, result):
+        raise OSError("No space left on device")
+
+    with pytest.raises(UndeliverableError, match="No space left"):
+        relax([fcc, fcc], Toy(), PAPER, on_result=full)
 
 
 def test_memory_that_runs_out_makes_smaller_batches(fcc):
