@@ -10,9 +10,9 @@ walks, and its cell from the CIF that it wrote; where there is no CIF, its relax
 of phonons. Cells count as the same where the volumes agree within 0.1 % and the space groups, looked for at the
 symprec of the relaxation, are equal.
 
-TorchScript's fuser compiles SevenNet anew for almost every new number of edges, for seconds each time on a CPU; this
-package turns it off. Option `--without-fuser` turns it off for the scripts too, by a `sitecustomize.py` in the scratch
-copy, so that what is compared is not the fuser. It changes the last digits of float32 at most.
+TorchScript's fuser may compile SevenNet anew as the number of edges changes; this package turns it off. Option
+`--without-fuser` turns it off for the scripts too, by a `sitecustomize.py` in the scratch copy. What that is worth to
+them has not been measured.
 
     git clone https://github.com/xqh19970407/PhononBench; git clone https://github.com/hyllios/utils
     python benchmarks/side_by_side.py --released PhononBench --umlip utils/benchmark_ph --potential sevennet-0 \
