@@ -83,13 +83,14 @@ def run(
     from phononbench_flows.run import run_here
     from phononbench_flows.statistics import funnel
     from phononbench_flows.store import ResultsStore, StoreError
-    from phononbench_flows.structures import InputError
+    from phononbench_flows.structures import InputError, start_early
 
     if not _SET_PATTERN.match(set_name):
         _stop(f"--set {set_name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
     chosen = _protocol(protocol)
     conditions = dict(_condition(text) for text in condition or [])
     err.print(f"loading {potential}", style="dim")
+    start_early()
     try:
         loaded = potentials.load(potential, device)
         crystals = CrystalSet(set_name, conditions, chosen, loaded.record(), loaded.elements)

@@ -11,11 +11,12 @@ from spglib import __version__ as spglib_version
 def symmetry(structure: Structure, symprec: float) -> SymmetryData:
     """Symmetry found by spglib at ``symprec`` (Å); its fields are None where spglib finds none at all.
 
-    emmet's own ``SymmetryData.from_structure`` looks at 0.1 Å, ten times what a relaxation here keeps.
+    emmet's own ``SymmetryData.from_structure`` looks at 0.1 Å, ten times what a relaxation here keeps; and pymatgen's
+    analyzer by default lets angles be off by 5 degrees, which finds symmetry that is not there at ``symprec``.
     """
     common = {"symprec": symprec, "version": spglib_version}
     try:
-        analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
+        analyzer = SpacegroupAnalyzer(structure, symprec=symprec, angle_tolerance=-1)
     except SymmetryUndeterminedError:
         return SymmetryData(**common)
     return SymmetryData(

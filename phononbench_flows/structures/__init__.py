@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phononbench_flows.structures.checks import check
 from phononbench_flows.structures.duplicates import Matcher, content_hash, load_reference
-from phononbench_flows.structures.parsing import parse, parse_all
+from phononbench_flows.structures.parsing import parse, parse_all, start_early
 from phononbench_flows.structures.readers import InputError, RawCrystal, ReadLimits, Rejection, read_inputs
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "parse",
     "parse_all",
     "read_inputs",
+    "start_early",
 ]

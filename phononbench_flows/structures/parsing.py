@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -393,6 +393,12 @@ class _Pool:
             self._pool.stop()
             self._pool.join()
             self._pool = None
+
+
+def start_early() -> None:
+    """Let the workers' server import in the background while the caller imports what it needs itself."""
+    _context()
+    forkserver.ensure_running()
 
 
 def _context() -> BaseContext:
