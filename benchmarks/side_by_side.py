@@ -11,8 +11,8 @@ of phonons. Cells count as the same where the volumes agree within 0.1 % and the
 symprec of the relaxation, are equal.
 
 TorchScript's fuser may compile SevenNet anew as the number of edges changes; this package turns it off. Option
-`--without-fuser` turns it off for the scripts too, by a `sitecustomize.py` in the scratch copy. What that is worth to
-them has not been measured.
+`--without-fuser` turns it off for the scripts too, by a `sitecustomize.py` in the scratch copy; it made no clear
+difference to them (docs/parity.md).
 
     git clone https://github.com/xqh19970407/PhononBench; git clone https://github.com/hyllios/utils
     python benchmarks/side_by_side.py --released PhononBench --umlip utils/benchmark_ph --potential sevennet-0 \
