@@ -204,7 +204,7 @@ def run_both(potential: str, device: str, scratch: Scratch) -> Times:
     judge: list[str | Path] = [sys.executable, scratch.code / "phonon_multi_gpu_run.py", "--model", MODELS[potential]]
     judge += ["--ref", scratch.prepared, "--dest", scratch.constants, "--relaxedDest", scratch.relaxed]
     judge += ["--total_gpus", "1", "--subparts_per_gpu", "1"]
-    ours: list[str | Path] = [sys.executable, "-m", "phononbench_flows.cli", "run", scratch.crystals, "--set", SET]
+    ours: list[str | Path] = [sys.executable, "-m", "phononbench_flows", "run", scratch.crystals, "--set", SET]
     ours += ["--potential", potential, "--protocol", PROTOCOL.name, "--device", device, "--out", scratch.results]
     path = {"PYTHONPATH": str(scratch.code)}
     return Times(

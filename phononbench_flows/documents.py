@@ -94,6 +94,9 @@ class Provenance(_Document):
     pid: int = Field(description="Process id of the worker.")
     versions: dict[str, str] = Field(description="Versions of the packages that decide the numbers.")
     job_uuid: str | None = Field(None, description="Uuid of the jobflow job that wrote last.")
+    gpu: str | None = Field(None, description="Name of the GPU; none on a CPU.")
+    fw_id: int | None = Field(None, description="FireWorks' id of the firework; none outside FireWorks.")
+    launch_id: int | None = Field(None, description="FireWorks' id of the launch; none outside FireWorks.")
 
 
 class CrystalDocument(_Document):
@@ -135,9 +138,31 @@ class CrystalDocument(_Document):
     force_constants: BlobRef | None = Field(None, description="Force constants and the cells they belong to.")
     band_structure: BlobRef | None = Field(None, description="q-points, distances and frequencies on the path.")
 
+    attempts: int = Field(
+        0, description="Times that a worker began a stage of this crystal and has not lived to end it."
+    )
     timings: dict[str, float] = Field(default_factory=dict, description="Seconds by stage, a batch's shared out.")
     provenance: Provenance | None = None
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When first written (UTC).")
+    updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When last written (UTC).")
+
+
+class SetDocument(_Document):
+    """What the tables need to know of a set beyond its crystals. All but the name may be unknown."""
+
+    set: str = Field(pattern=ID_PATTERN, description="Name of the set; its key.")
+    model: str | None = Field(None, description="Generative model that made it.")
+    training_set: str | None = Field(None, description="What the model was trained on, such as MP-20.")
+    architecture: str | None = Field(None, description="Kind of model, such as diffusion.")
+    parameters: int | None = Field(None, ge=0, description="Number of parameters of the model.")
+    condition: dict[str, str | float | int | bool] = Field(
+        default_factory=dict, description="What the generator was asked for, such as band_gap (eV)."
+    )
+    n_generated: int | None = Field(
+        None, ge=0, description="Crystals generated, where more were generated than were handed in."
+    )
+    generation_seconds: float | None = Field(None, ge=0, description="Wall time of the generation, in seconds.")
+    generation_hardware: str | None = Field(None, description="What it ran on, such as '1x A100 80 GB'.")
     updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When last written (UTC).")
 
 

@@ -1,0 +1,5 @@
+"""``python -m phononbench_flows`` is the command ``phononbench``."""
+
+from phononbench_flows.cli import app
+
+app()

@@ -1,0 +1,101 @@
+"""What the commands share: the application, its consoles, its options, and how a command stops."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from phononbench_flows import __version__
+from phononbench_flows.protocol import PRESETS, Protocol, ProtocolError, load_protocol
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Judge the dynamical stability of generated crystals."
+)
+
+out = Console()
+err = Console(stderr=True)
+
+_SET_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Folders, CIF, POSCAR, extxyz or phonopy yaml files, zip or tar archives, csv tables, lists of paths."
+    ),
+]
+SetOption = Annotated[str, typer.Option("--set", help="Name of the set that these crystals are.")]
+ConditionOption = Annotated[
+    list[str] | None, typer.Option("--condition", help="KEY=VALUE that the generator was asked for; repeatable.")
+]
+ReferenceOption = Annotated[
+    Path | None, typer.Option("--reference", help="Crystals that count as known (any input that `run` takes).")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first so many crystals.")]
+Results = Annotated[Path, typer.Option("--out", help="Directory of the results, of any number of sets.")]
+PotentialOption = Annotated[
+    str, typer.Option("--potential", help="Name, path of a MatterSim checkpoint (.pth), or package.module:source.")
+]
+ProtocolOption = Annotated[str, typer.Option("--protocol", help=f"Preset ({', '.join(PRESETS)}) or YAML file.")]
+DEFAULT_OUT = Path("phononbench-results")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"phononbench-flows {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Judge the dynamical stability of generated crystals."""
+
+
+def stop(message: str) -> NoReturn:
+    """End the command with exit code 2 and a sentence on standard error."""
+    err.print(f"phononbench: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def chosen_protocol(name: str) -> Protocol:
+    """The protocol of ``--protocol``."""
+    try:
+        return load_protocol(name)
+    except ProtocolError as error:
+        stop(str(error))
+
+
+def checked_set_name(name: str) -> str:
+    """The name of ``--set``; it begins every structure id."""
+    if not _SET_PATTERN.match(name):
+        stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
+    return name
+
+
+def read_conditions(texts: list[str] | None) -> dict[str, str | float | bool]:
+    """``KEY=VALUE`` of every ``--condition``; a value that reads as a JSON number or boolean is one."""
+    return dict(_condition(text) for text in texts or [])
+
+
+def _condition(text: str) -> tuple[str, str | float | bool]:
+    key, separator, value = text.partition("=")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key):
+        stop(f"--condition {text!r}: KEY=VALUE is needed, with a KEY of letters, digits and '_'")
+    try:
+        read = json.loads(value, parse_constant=str)
+    except ValueError:
+        return key, value
+    return key, read if isinstance(read, (bool, int, float)) else value
+
+
+def slug(name: str) -> str:
+    """A potential's name, or its checkpoint's path, as one part of a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name).strip("-") or "potential"
