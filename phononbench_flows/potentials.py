@@ -19,6 +19,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
@@ -37,6 +38,8 @@ MATTERSIM_URL = (
     "https://raw.githubusercontent.com/microsoft/mattersim/296630372948fd35613939d14d3f97daa27cefda/pretrained_models"
 )
 _DOWNLOAD_TIMEOUT_S = 60.0
+# The first launch of one of Warp's kernels fails where another thread launches it too.
+_ONE_AT_A_TIME = Lock()
 
 
 class PotentialError(RuntimeError):
@@ -64,6 +67,7 @@ class Source:
             potential without weights.
         settings: identifies a potential without weights; hashed in place of a checkpoint.
         download: where ``phononbench potentials fetch`` gets the weights.
+        threads: whether several threads may call the model at once; on a CPU it then runs on all cores.
     """
 
     summary: str
@@ -72,6 +76,7 @@ class Source:
     checkpoint: Callable[[], Path] | None = None
     settings: str = ""
     download: Download | None = None
+    threads: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def _mattersim(size: str, git_blob: str) -> Source:
         elements=_mattersim_elements,
         checkpoint=lambda: MATTERSIM_FOLDER.expanduser() / filename,
         download=Download(f"{MATTERSIM_URL}/{filename}", git_blob),
+        threads=True,
     )
 
 
@@ -161,7 +167,8 @@ def neighbour_list(
     from torch_sim.neighbors import torch_nl_linked_cell, torchsim_nl
 
     try:
-        return torchsim_nl(positions, cell, pbc, cutoff, system_idx)
+        with _ONE_AT_A_TIME:
+            return torchsim_nl(positions, cell, pbc, cutoff, system_idx)
     except NeighborOverflowError:
         return torch_nl_linked_cell(positions, cell, pbc, cutoff, system_idx)
 
@@ -180,7 +187,9 @@ def _sevennet(keyword: str, summary: str) -> Source:
 
         return Path(pretrained_name_to_path(keyword))
 
-    return Source(summary=summary, load=_load_sevennet, elements=_sevennet_elements, checkpoint=checkpoint)
+    return Source(
+        summary=summary, load=_load_sevennet, elements=_sevennet_elements, checkpoint=checkpoint, threads=True
+    )
 
 
 BUILT_IN: dict[str, Source] = {
@@ -217,6 +226,7 @@ def find_source(name: str) -> Source:
             load=_load_mattersim,
             elements=_mattersim_elements,
             checkpoint=lambda: Path(name).expanduser().absolute(),
+            threads=True,
         )
     if source is None and ":" in name:
         try:
@@ -288,9 +298,15 @@ def _load(name: str, device: str) -> Potential:
         _keep_freed_memory()
     model = checkpoint.source.load(checkpoint.path, torch.device(device))
     dtype = str(getattr(model, "_model_dtype", model.dtype)).removeprefix("torch.")
+    if model.dtype != torch.float64:
+        model = _in_float64(model)
+    if device == "cpu" and checkpoint.source.threads and torch.get_num_threads() > 1:
+        from phononbench_flows.cores import OnCores
+
+        model = OnCores(model, torch.get_num_threads())
     return Potential(
         name=name,
-        model=model if model.dtype == torch.float64 else _in_float64(model),
+        model=model,
         checkpoint_sha256=checkpoint.sha256,
         elements=checkpoint.source.elements(checkpoint.path),
         dtype=dtype,
@@ -339,7 +355,8 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names and numbers from glibc's malloc.h
+    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8  # names and numbers from glibc's malloc.h
+    mallopt(arena_max, 1)  # the arenas of other threads are too small for our arrays, which would be mapped again
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, (1 << 31) - 1)
     mallopt(top_pad, 256 << 20)

@@ -1,7 +1,8 @@
 """Relaxation: batched FIRE on cells and positions, keeping the symmetry that a crystal has.
 
 The rounds follow the released scripts of PhononBench (ASE FIRE on a FrechetCellFilter with FixSymmetry): each
-round finds the symmetry anew, refines the crystal to it, and lets FIRE start afresh. Two things differ, and
+round finds the symmetry anew, refines the crystal to it, and lets FIRE start afresh. Crystals go through their rounds
+independently: who needs another one starts it at once, and who is done makes room for the next. Two things differ, and
 ``docs/parity.md`` shows what comes of them: a crystal whose last refinement disturbs the forces gets another
 round instead of being given up, and the relaxed cell is the refined one, so that phonopy finds the symmetry and
 needs no superfluous displacement.
@@ -12,19 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
-import numpy as np
 import torch
 import torch_sim as ts
-from pymatgen.core import Lattice, Structure
-from torch_sim.constraints import FixSymmetry
+from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
-from torch_sim.optimizers import CellFireState
-from torch_sim.optimizers.fire import fire_init, fire_step
-from torch_sim.symmetrize import refine_and_prep_symmetry
 
 from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, isolate
+from phononbench_flows.engine.fire import FireBatch, Sight, Symmetric, symmetric
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import Relaxation
 
@@ -56,32 +52,23 @@ class Relaxed:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Symmetric:
-    """A crystal refined to its symmetry, with the operations that keep it."""
-
-    structure: Structure
-    rotations: torch.Tensor
-    maps: torch.Tensor
-
-
 @dataclass
 class _Task:
     index: int
     initial: Structure
-    start: _Symmetric | None = None
-    steps: int = 0
-    rounds: int = 0
-    seconds: float = 0.0
+    start: Symmetric = field(init=False)
     current: Structure = field(init=False)
+    rounds: int = 0
+    steps: int = 0
+    steps_of_round: int = 0
+    seconds: float = 0.0
     reached: bool = False
 
-    def __post_init__(self) -> None:
-        self.current = self.initial
-
-    def reset(self) -> None:
-        """Back to the beginning, after the batch that it was in broke off."""
-        self.current, self.start, self.steps, self.rounds, self.reached = self.initial, None, 0, 0, False
+    def begin_round(self, symprec: float) -> None:
+        if self.rounds == 0:
+            self.start = symmetric(self.initial, symprec)
+        self.rounds += 1
+        self.steps_of_round = 0
 
 
 @dataclass(frozen=True)
@@ -125,114 +112,117 @@ def relax(
         results[task.index] = result
         deliver(task.index, result)
 
-    def compute(batch: list[_Task]) -> None:
-        for task in batch:
-            task.reset()
-        _relax_batch(batch, guard, settings, finish)
-
-    def atoms(task: _Task) -> int:
-        return len(task.initial)
-
+    flight = _Flight(guard, settings, budget, finish)
     waiting = [_Task(i, s) for i, s in enumerate(structures)]
-    while waiting:  # batch by batch, since the budget may shrink on the way
-        batch = next(budget.fill(waiting, atoms))
-        waiting = waiting[len(batch) :]
-        isolate(
-            batch,
-            compute,
-            atoms=atoms,
-            budget=budget,
-            unfinished=lambda task: results[task.index] is None,
-            fail=finish,
-        )
+    while waiting:  # once, unless a batch breaks off
+        batch = next(budget.fill(waiting, _atoms))
+        del waiting[: len(batch)]
+
+        def compute(tasks: list[_Task], whole: list[_Task] = batch) -> None:
+            # A half of a batch that broke off takes nobody in, or the culprit in it would never be alone.
+            flight.compute(tasks, waiting if tasks is whole else [])
+
+        isolate(batch, compute, atoms=_atoms, budget=budget, unfinished=lambda t: results[t.index] is None, fail=finish)
     return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
 
 
-def _relax_batch(
-    tasks: list[_Task], guard: Guard, settings: Relaxation, finish: Callable[[_Task, Relaxed | Failure], None]
-) -> None:
-    for task in tasks:
-        task.start = _symmetric(task.initial, settings.symprec)
-    while tasks:
-        alive = _round(tasks, guard, settings, finish)
-        tasks = _close_round(alive, guard, settings, finish) if alive else []
+def _atoms(task: _Task) -> int:
+    return len(task.initial)
 
 
-def _round(
-    tasks: list[_Task], guard: Guard, settings: Relaxation, finish: Callable[[_Task, Relaxed | Failure], None]
-) -> list[_Task]:
-    """One FIRE run of many crystals; those that fail leave for good, the others come back with where they got."""
-    state = _initial_state([t.start for t in tasks if t.start is not None], guard)
-    running, alive = list(tasks), []
-    for task in tasks:
-        task.rounds += 1
-    for step in range(settings.steps_per_round + 1):
-        began = time.perf_counter()
-        largest = torch.maximum(ts.system_wise_max_force(state), state.cell_forces.norm(dim=2).amax(dim=1))
-        reached = largest < settings.target_force
-        volume = torch.linalg.det(state.cell).abs() / state.n_atoms_per_system
-        collapsed = (volume < _VOLUME_PER_ATOM[0]) | (volume > _VOLUME_PER_ATOM[1])
-        exploded = largest > settings.max_force
-        last = torch.full_like(reached, step == settings.steps_per_round)
-        leaving = (reached | guard.bad | exploded | collapsed | last).cpu()
-        if leaving.any():
-            bad, burst = guard.bad.cpu(), (exploded | collapsed).cpu()
-            arrived, stays = reached.cpu(), []
-            for i, task in enumerate(running):
-                if not leaving[i]:
-                    stays.append(task)
-                elif bad[i]:
-                    finish(task, Failure(Reason.NOT_FINITE, "the potential gave no finite energy, force or stress"))
-                elif burst[i]:
-                    finish(task, _burst(float(largest[i]), float(volume[i])))
-                else:
-                    task.current, task.reached = _structure(state, i, task.current), bool(arrived[i])
-                    alive.append(task)
-            if not stays:
-                return alive
-            state.pop(torch.nonzero(leaving).flatten().to(state.device))
-            running = stays
-        state = cast("CellFireState", fire_step(state, guard))
-        share = (time.perf_counter() - began) / len(running)
-        for task in running:
-            task.steps += 1
-            task.seconds += share
-    return alive
+@dataclass(frozen=True)
+class _Flight:
+    """Crystals on their way together, each in its own round."""
 
+    guard: Guard
+    settings: Relaxation
+    budget: Budget
+    finish: Callable[[_Task, Relaxed | Failure], None]
 
-def _burst(force: float, volume: float) -> Failure:
-    return Failure(
-        Reason.FORCES_EXPLODED, f"the relaxation blew up: largest force {force:.3g} eV/Å, {volume:.3g} Å^3 per atom"
-    )
+    def compute(self, tasks: list[_Task], waiting: list[_Task]) -> None:
+        """Relax ``tasks`` and all of ``waiting`` that find room; ``tasks`` is kept to those on their way."""
+        batch, flying, starting = FireBatch(self.guard), list[_Task](), list(tasks)
+        for task in starting:
+            task.rounds = task.steps = 0  # the batch that it was in may have broken off
+        while starting or flying:
+            began = time.perf_counter()
+            if starting:
+                for task in starting:
+                    task.begin_round(self.settings.symprec)
+                batch.join([task.start for task in starting])
+                flying += starting
+            flying, arrived = self._landing(batch, flying)
+            if flying:
+                batch.step()
+                for task in flying:
+                    task.steps, task.steps_of_round = task.steps + 1, task.steps_of_round + 1
+            starting = self._closing(arrived) if arrived else []
+            share = (time.perf_counter() - began) / max(1, len(flying) + len(arrived))
+            for task in (*flying, *arrived):
+                task.seconds += share
+            starting += self._admitted(waiting, flying + starting)
+            tasks[:] = flying + starting
 
-
-def _close_round(
-    tasks: list[_Task], guard: Guard, settings: Relaxation, finish: Callable[[_Task, Relaxed | Failure], None]
-) -> list[_Task]:
-    """Refine what a round arrived at and look at its forces; give back the crystals that need another round."""
-    began = time.perf_counter()
-    for task in tasks:
-        task.start = _symmetric(task.current, settings.symprec)
-    refined = _evaluate([t.start.structure for t in tasks if t.start is not None], guard)
-    share = (time.perf_counter() - began) / len(tasks)
-    again = []
-    for task, evaluated in zip(tasks, refined, strict=True):
-        task.seconds += share
-        good = evaluated.largest <= settings.accept_force
-        last = task.rounds == settings.rounds
-        if good and (task.reached or last) and task.start is not None:
-            finish(task, _relaxed(task, task.start.structure, evaluated, refined=True))
-        elif not last:
-            again.append(task)
-        else:
-            # The refinement spoils it, or it never came to rest: as it stands, without refinement, may still do.
-            (plain,) = _evaluate([task.current], guard)
-            if plain.largest <= settings.accept_force:
-                finish(task, _relaxed(task, task.current, plain, refined=False))
+    def _landing(self, batch: FireBatch, flying: list[_Task]) -> tuple[list[_Task], list[_Task]]:
+        """Take out whose round has ended; gives those that fly on, and those that arrived. The lost are in neither."""
+        staying, landing, lost = [], [], []
+        for i, (task, sight) in enumerate(zip(flying, batch.look(), strict=True)):
+            task.reached = sight.largest < self.settings.target_force
+            if failure := _lost(sight, self.settings):
+                lost.append(i)
+                self.finish(task, failure)
+            elif task.reached or task.steps_of_round == self.settings.steps_per_round:
+                landing.append(i)
             else:
-                text = f"largest force {plain.largest:.4g} eV/Å after {task.steps} steps in {task.rounds} rounds"
-                finish(task, Failure(Reason.NOT_CONVERGED, f"{text}; at most {settings.accept_force} is accepted"))
-    return again
+                staying.append(task)
+        structures = batch.leave(landing + lost)
+        arrived = [flying[i] for i in landing]
+        for task, structure in zip(arrived, structures, strict=False):
+            task.current = structure
+        return staying, arrived
+
+    def _closing(self, arrived: list[_Task]) -> list[_Task]:
+        """Refine what a round arrived at and look at its forces; gives those that need another round."""
+        for task in arrived:
+            task.start = symmetric(task.current, self.settings.symprec)
+        again = []
+        for task, refined in zip(arrived, _evaluate([t.start.structure for t in arrived], self.guard), strict=True):
+            good = refined.largest <= self.settings.accept_force
+            last = task.rounds == self.settings.rounds
+            if good and (task.reached or last):
+                self.finish(task, _relaxed(task, task.start.structure, refined, refined=True))
+            elif last:
+                self.finish(task, self._unrefined(task))
+            else:
+                again.append(task)
+        return again
+
+    def _unrefined(self, task: _Task) -> Relaxed | Failure:
+        """The refinement spoils it, or it never came to rest: as it stands, without refinement, may still do."""
+        (plain,) = _evaluate([task.current], self.guard)
+        if plain.largest <= self.settings.accept_force:
+            return _relaxed(task, task.current, plain, refined=False)
+        text = f"largest force {plain.largest:.4g} eV/Å after {task.steps} steps in {task.rounds} rounds"
+        return Failure(Reason.NOT_CONVERGED, f"{text}; at most {self.settings.accept_force} is accepted")
+
+    def _admitted(self, waiting: list[_Task], flying: list[_Task]) -> list[_Task]:
+        """Those waiting that find room beside those flying; they are taken out of ``waiting``."""
+        room = self.budget.max_atoms - sum(map(_atoms, flying))
+        admitted: list[_Task] = []
+        while waiting and _atoms(waiting[0]) <= room:
+            admitted.append(waiting.pop(0))
+            room -= _atoms(admitted[-1])
+        return admitted
+
+
+def _lost(sight: Sight, settings: Relaxation) -> Failure | None:
+    if sight.bad:
+        return Failure(Reason.NOT_FINITE, "the potential gave no finite energy, force or stress")
+    low, high = _VOLUME_PER_ATOM
+    if sight.largest <= settings.max_force and low <= sight.volume <= high:
+        return None
+    text = f"largest force {sight.largest:.3g} eV/Å, {sight.volume:.3g} Å^3 per atom"
+    return Failure(Reason.FORCES_EXPLODED, f"the relaxation blew up: {text}")
 
 
 def _relaxed(task: _Task, structure: Structure, evaluated: _Evaluated, *, refined: bool) -> Relaxed:
@@ -249,35 +239,6 @@ def _relaxed(task: _Task, structure: Structure, evaluated: _Evaluated, *, refine
     )
 
 
-def _symmetric(structure: Structure, symprec: float) -> _Symmetric:
-    """Find the symmetry at ``symprec`` (Å) and move cell and atoms to where it is exact."""
-    cell, positions, rotations, maps = refine_and_prep_symmetry(
-        torch.tensor(structure.lattice.matrix, dtype=torch.float64),
-        torch.tensor(structure.cart_coords, dtype=torch.float64),
-        torch.tensor(structure.atomic_numbers, dtype=torch.int64),
-        symprec=symprec,
-    )
-    if len(rotations) == 1:  # P1: there is nothing to refine, and not moving anything is exact
-        return _Symmetric(structure, rotations, maps)
-    return _Symmetric(_with_geometry(structure, cell.numpy(), positions.numpy()), rotations, maps)
-
-
-def _initial_state(starts: list[_Symmetric], guard: Guard) -> CellFireState:
-    state = ts.io.structures_to_state([s.structure for s in starts], device=guard.device, dtype=guard.dtype)
-    # torch-sim keeps symmetry in a loop over systems: leave out those that have none.
-    constrained = [i for i, s in enumerate(starts) if len(s.rotations) > 1]
-    if constrained:
-        constraint = FixSymmetry(
-            [starts[i].rotations.to(state.device) for i in constrained],
-            [starts[i].maps.to(state.device) for i in constrained],
-            system_idx=torch.tensor(constrained, device=state.device),
-        )
-        state.constraints = [constraint]
-    moving = cast("CellFireState", fire_init(state, guard, cell_filter=ts.CellFilter.frechet))
-    moving.set_constrained_forces(moving.forces)
-    return moving
-
-
 def _evaluate(structures: list[Structure], guard: Guard) -> list[_Evaluated]:
     state = ts.io.structures_to_state(structures, device=guard.device, dtype=guard.dtype)
     output = guard(state)
@@ -290,12 +251,3 @@ def _evaluate(structures: list[Structure], guard: Guard) -> list[_Evaluated]:
     largest = torch.where(guard.bad, torch.inf, largest)
     columns = (output["energy"], forces, stress.abs().amax(dim=(1, 2)), largest)
     return [_Evaluated(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-def _structure(state: ts.SimState, system: int, like: Structure) -> Structure:
-    cell = state.row_vector_cell[system].cpu().numpy()
-    return _with_geometry(like, cell, state.positions[state.system_idx == system].cpu().numpy())
-
-
-def _with_geometry(like: Structure, cell: np.ndarray, positions: np.ndarray) -> Structure:
-    return Structure(Lattice(cell), like.species, positions, coords_are_cartesian=True)

@@ -59,6 +59,26 @@ def test_a_crystal_does_not_depend_on_its_neighbours(fcc, cu3au, low_symmetry):
     )
 
 
+def test_nor_on_when_it_joins_a_batch_that_is_under_way(fcc, cu3au, low_symmetry):
+    crystals = [fcc, low_symmetry, cu3au, low_symmetry, fcc, low_symmetry]
+    calls: list[int] = []
+    watching = Toy(lambda state: calls.append(state.n_systems))
+    together = relax(crystals, watching, PAPER, budget=Budget(len(fcc) + len(low_symmetry)))
+    assert max(calls) > 1
+    for crystal, result in zip(crystals, together, strict=True):
+        (alone,) = relax([crystal], Toy(), PAPER)
+        assert relaxed(result).steps == relaxed(alone).steps
+        assert relaxed(result).rounds == relaxed(alone).rounds
+        assert np.allclose(relaxed(result).structure.lattice.matrix, relaxed(alone).structure.lattice.matrix, atol=1e-8)
+
+
+def test_a_newcomer_that_breaks_the_batch_harms_no_other(fcc, cu3au, low_symmetry):
+    crystals = [low_symmetry, fcc, with_species(fcc, "Kr"), cu3au, fcc]
+    results = relax(crystals, Toy(), PAPER, budget=Budget(len(fcc) + len(low_symmetry)))
+    assert [type(r) for r in results] == [Relaxed, Relaxed, Failure, Relaxed, Relaxed]
+    assert "krypton" in results[2].detail
+
+
 def with_species(structure: Structure, symbol: str) -> Structure:
     return Structure(structure.lattice, [symbol] * len(structure), structure.frac_coords)
 

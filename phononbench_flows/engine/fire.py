@@ -1,0 +1,140 @@
+"""Crystals that FIRE moves together: a batch that crystals join and leave at any step.
+
+The optimizer is torch-sim's (``ase_fire`` on positions and a Frechet cell). A crystal goes the same way whoever
+else is in the batch and whenever it joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import torch_sim as ts
+from pymatgen.core import Lattice, Structure
+from torch_sim.constraints import FixSymmetry
+from torch_sim.optimizers import CellFireState
+from torch_sim.optimizers.fire import fire_init, fire_step
+from torch_sim.symmetrize import refine_and_prep_symmetry
+
+from phononbench_flows.engine.batch import Guard
+
+# A crystal that joins is at rest. torch-sim halves the time step of whoever is at rest among others that move, so
+# give it twice ASE's: its first step is then what it would be alone.
+_DT_AT_REST = 2 * 0.1
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """A crystal refined to its symmetry, with the operations that keep it: rotations (n, 3, 3) in fractional
+    coordinates, and for each the atom that every atom goes to (n, n_atoms).
+    """
+
+    structure: Structure
+    rotations: torch.Tensor
+    maps: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How one crystal of the batch stands.
+
+    Attributes:
+        largest: largest force on an atom or, as ASE's FrechetCellFilter counts it, on the cell, eV/Å.
+        volume: Å^3 per atom.
+        bad: the potential gave something that is not finite.
+    """
+
+    largest: float
+    volume: float
+    bad: bool
+
+
+def symmetric(structure: Structure, symprec: float) -> Symmetric:
+    """Find the symmetry at ``symprec`` (Å) and move cell and atoms to where it is exact."""
+    cell, positions, rotations, maps = refine_and_prep_symmetry(
+        torch.tensor(structure.lattice.matrix, dtype=torch.float64),
+        torch.tensor(structure.cart_coords, dtype=torch.float64),
+        torch.tensor(structure.atomic_numbers, dtype=torch.int64),
+        symprec=symprec,
+    )
+    if len(rotations) == 1:  # P1: there is nothing to refine, and not moving anything is exact
+        return Symmetric(structure, rotations, maps)
+    return Symmetric(_with_geometry(structure, cell.numpy(), positions.numpy()), rotations, maps)
+
+
+class FireBatch:
+    """The batch. Crystals are numbered from 0 in the order in which they joined, without those that left."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._structures: list[Structure] = []
+        self._state: CellFireState | None = None
+        self._bad = torch.zeros(0, dtype=torch.bool, device=guard.device)
+
+    def join(self, starts: Sequence[Symmetric]) -> None:
+        """Take crystals in, at the end; one call of the potential for them."""
+        fresh = _at_rest(starts, self._guard)
+        self._bad = torch.cat([self._bad, self._guard.bad])
+        self._structures += [start.structure for start in starts]
+        self._state = fresh if self._state is None else ts.concatenate_states([self._state, fresh])
+
+    def look(self) -> list[Sight]:
+        """How each crystal stands."""
+        if self._state is None:
+            return []
+        state = self._state
+        largest = torch.maximum(ts.system_wise_max_force(state), state.cell_forces.norm(dim=2).amax(dim=1))
+        volume = torch.linalg.det(state.cell).abs() / state.n_atoms_per_system
+        columns = (largest.tolist(), volume.tolist(), self._bad.tolist())
+        return [Sight(*row) for row in zip(*columns, strict=True)]
+
+    def leave(self, leaving: Sequence[int]) -> list[Structure]:
+        """Take crystals out; gives them as they are now, in the order of the numbers given."""
+        if self._state is None or not leaving:
+            return []
+        structures = [_structure(self._state, i, self._structures[i]) for i in leaving]
+        stays = [i for i in range(len(self._structures)) if i not in set(leaving)]
+        self._structures = [self._structures[i] for i in stays]
+        self._bad = self._bad[stays]
+        if stays:
+            self._state.pop(sorted(leaving))
+        else:
+            self._state = None
+        return structures
+
+    def step(self) -> None:
+        """One step of all; one call of the potential."""
+        if self._state is not None:
+            self._state = cast("CellFireState", fire_step(self._state, self._guard))
+            self._bad = self._guard.bad
+
+
+def _at_rest(starts: Sequence[Symmetric], guard: Guard) -> CellFireState:
+    state = ts.io.structures_to_state([s.structure for s in starts], device=guard.device, dtype=guard.dtype)
+    # torch-sim keeps symmetry in a loop over systems: leave out those that have none.
+    constrained = [i for i, s in enumerate(starts) if len(s.rotations) > 1]
+    if constrained:
+        constraint = FixSymmetry(
+            [starts[i].rotations.to(state.device) for i in constrained],
+            [starts[i].maps.to(state.device) for i in constrained],
+            system_idx=torch.tensor(constrained, device=state.device),
+        )
+        state.constraints = [constraint]
+    resting = cast("CellFireState", fire_init(state, guard, dt_start=_DT_AT_REST, cell_filter=ts.CellFilter.frechet))
+    resting.set_constrained_forces(resting.forces)
+    # torch-sim marks the start by NaN, and treats it in another way if all start together.
+    resting.velocities = torch.zeros_like(resting.velocities)
+    resting.cell_velocities = torch.zeros_like(resting.cell_velocities)
+    return resting
+
+
+def _structure(state: CellFireState, system: int, like: Structure) -> Structure:
+    cell = state.row_vector_cell[system].cpu().numpy()
+    return _with_geometry(like, cell, state.positions[state.system_idx == system].cpu().numpy())
+
+
+def _with_geometry(like: Structure, cell: np.ndarray, positions: np.ndarray) -> Structure:
+    return Structure(Lattice(cell), like.species, positions, coords_are_cartesian=True)
