@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Measured on two CPU cores with SevenNet-0: larger batches gain nothing there, and a finished crystal is written
-# the sooner the smaller they are.
-_CPU_ATOMS = 256
+# Enough to keep every core busy to the end of a call; a finished crystal is written the sooner the smaller this is.
+_CPU_ATOMS_PER_CORE = 256
 # Where a GPU starts; too large a batch costs one failed call and is halved.
 _GPU_ATOMS_PER_GIB = 250
 
@@ -66,8 +65,8 @@ class Budget:
     def for_device(cls, device: torch.device) -> Budget:
         """A starting budget for this device."""
         if device.type != "cuda":
-            return cls(_CPU_ATOMS)
-        return cls(max(_CPU_ATOMS, torch.cuda.get_device_properties(device).total_memory * _GPU_ATOMS_PER_GIB >> 30))
+            return cls(_CPU_ATOMS_PER_CORE * torch.get_num_threads())
+        return cls(max(1, torch.cuda.get_device_properties(device).total_memory * _GPU_ATOMS_PER_GIB >> 30))
 
     def shrink(self, atoms: int) -> None:
         """Memory did not suffice for that many atoms."""

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -167,6 +168,7 @@ class _Run:
         self.structures, self.guard, self.settings, self.budget = structures, guard, settings, budget
         self.on_result = delivering(on_result)
         self.results: dict[int, ForceConstants | Failure] = {}
+        self._isolate = partial(isolate, budget=budget)
         self._waiting: list[_Supercell] = []
         self._under_way: list[_Crystal] = []
 
@@ -182,7 +184,13 @@ class _Run:
             self._under_way.append(crystal)
             self._waiting.extend(_Supercell(crystal, j, cell) for j, cell in enumerate(cells))
 
-        self._isolate([index], displaced, lambda i: len(self.structures[i]), lambda i: i not in self.results, self._end)
+        self._isolate(
+            [index],
+            displaced,
+            atoms=lambda i: len(self.structures[i]),
+            unfinished=lambda i: i not in self.results,
+            fail=self._end,
+        )
 
     def compute(self, *, everything: bool) -> None:
         """Forces for full batches, or for all that waits, and force constants for the crystals completed by them."""
@@ -192,9 +200,9 @@ class _Run:
             self._isolate(
                 [item for item in batch if not item.crystal.failed],
                 lambda items: _forces(items, self.guard, self._fail),
-                _size,
-                lambda item: item.number not in item.crystal.forces and not item.crystal.failed,
-                self._fail,
+                atoms=_size,
+                unfinished=lambda item: item.number not in item.crystal.forces and not item.crystal.failed,
+                fail=self._fail,
             )
             waited_for = {item.crystal.index for item in self._waiting}
             complete = [crystal for crystal in self._under_way if crystal.index not in waited_for]
@@ -207,9 +215,9 @@ class _Run:
         self._isolate(
             [crystal],
             lambda crystals: self._end(crystal.index, _solved(crystals[0], self.settings)),
-            lambda c: len(c.phonon.supercell),
-            lambda c: c.index not in self.results,
-            lambda c, failure: self._end(c.index, failure),
+            atoms=lambda c: len(c.phonon.supercell),
+            unfinished=lambda c: c.index not in self.results,
+            fail=lambda c, failure: self._end(c.index, failure),
         )
 
     def _fail(self, item: _Supercell, failure: Failure) -> None:
@@ -220,16 +228,6 @@ class _Run:
     def _end(self, index: int, result: ForceConstants | Failure) -> None:
         self.results[index] = result
         self.on_result(index, result)
-
-    def _isolate[T](
-        self,
-        items: list[T],
-        compute: Callable[[list[T]], None],
-        atoms: Callable[[T], int],
-        unfinished: Callable[[T], bool],
-        fail: Callable[[T, Failure], None],
-    ) -> None:
-        isolate(items, compute, atoms=atoms, budget=self.budget, unfinished=unfinished, fail=fail)
 
 
 def _size(item: _Supercell) -> int:
