@@ -1,4 +1,4 @@
-"""Arrays that belong to documents, kept as files under the hash of their bytes."""
+"""Arrays that belong to documents, kept under the hash of their bytes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import os
 import re
 import uuid
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from phononbench_flows.collection import StoreError
 from phononbench_flows.documents import BlobRef
 
 
-class BlobError(RuntimeError):
+class BlobError(StoreError):
     """A blob that is missing or damaged, or arrays that cannot be kept as one."""
 
 
@@ -62,11 +64,76 @@ def _write_atomically(path: Path, data: bytes) -> None:
     _sync_directory(path.parent)
 
 
-class BlobStore:
+class Blobs(ABC):
     """Bundles of arrays as compressed npz files that are named by the sha256 of their bytes.
 
-    The same arrays make the same file, so storing them twice is harmless, whoever does it and however often.
+    The same arrays make the same bytes, so storing them twice is harmless, whoever does it and however often.
     """
+
+    def put(self, arrays: Mapping[str, np.ndarray]) -> BlobRef:
+        """Store arrays; they last when it returns.
+
+        Args:
+            arrays: arrays by name; the names are identifiers, the types numbers, booleans or text.
+
+        Raises:
+            BlobError: if an array has no plain type, or if the disk refuses it.
+            StoreError: if the server does.
+        """
+        return self.put_bytes(_pack(arrays))
+
+    def put_bytes(self, data: bytes) -> BlobRef:
+        """Store what :meth:`read` gave; as :meth:`put`."""
+        ref = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        # What is there is read, not trusted: if it got damaged, it is written anew.
+        if self._read(ref) != data:
+            self._write(ref, data)
+        return ref
+
+    def get(self, ref: BlobRef) -> dict[str, np.ndarray]:
+        """The arrays of a reference; raises as :meth:`read`."""
+        with np.load(io.BytesIO(self.read(ref)), allow_pickle=False) as bundle:
+            return {name: bundle[name] for name in bundle.files}
+
+    def read(self, ref: BlobRef) -> bytes:
+        """The bytes of a reference.
+
+        Raises:
+            BlobError: if they are missing or are not what was stored.
+            StoreError: if the server cannot be asked.
+        """
+        data = self._read(ref)
+        if data is None:
+            raise BlobError(f"{self._place(ref)} is missing.")
+        if hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise BlobError(
+                f"{self._place(ref)} is damaged: its bytes ({len(data)}, stored were {ref.size}) have another sha256."
+            )
+        return data
+
+    @abstractmethod
+    def create_indexes(self) -> None:
+        """Make the indices that are not there yet."""
+
+    @abstractmethod
+    def missing_indexes(self) -> list[str]:
+        """The indices that are not there, by their fields."""
+
+    @abstractmethod
+    def _read(self, ref: BlobRef) -> bytes | None:
+        """The bytes that lie under a reference, right or wrong; None if there are none."""
+
+    @abstractmethod
+    def _write(self, ref: BlobRef, data: bytes) -> None:
+        """Put bytes under a reference, in place of what is there; they last when it returns."""
+
+    @abstractmethod
+    def _place(self, ref: BlobRef) -> str:
+        """Where a reference leads to, for messages."""
+
+
+class BlobStore(Blobs):
+    """Blobs as files of a directory, on any file system that is there when they are asked for."""
 
     def __init__(self, root: str | Path) -> None:
         """Nothing is touched yet.
@@ -76,51 +143,39 @@ class BlobStore:
         """
         self.root = Path(root)
 
-    def put(self, arrays: Mapping[str, np.ndarray]) -> BlobRef:
-        """Store arrays, on disk on return.
-
-        Args:
-            arrays: arrays by name; the names are identifiers, the types numbers, booleans or text.
-
-        Raises:
-            BlobError: if an array has no plain type, or if the disk refuses the file.
-        """
-        data = _pack(arrays)
-        ref = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-        path = self.path(ref)
-        try:
-            # A file that is there is read, not trusted: one that got damaged is written anew.
-            if not (path.is_file() and path.read_bytes() == data):
-                self._make_folder(path.parent)
-                _write_atomically(path, data)
-        except OSError as error:
-            raise BlobError(f"{path} cannot be written: {error}.") from error
-        return ref
-
-    def get(self, ref: BlobRef) -> dict[str, np.ndarray]:
-        """The arrays of a reference.
-
-        Raises:
-            BlobError: if the file is missing or is not what was stored.
-        """
-        path = self.path(ref)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise BlobError(f"{path} is missing.") from error
-        except OSError as error:
-            raise BlobError(f"{path} cannot be read: {error}.") from error
-        if hashlib.sha256(data).hexdigest() != ref.sha256:
-            raise BlobError(f"{path} is damaged: its bytes ({len(data)}, stored were {ref.size}) have another sha256.")
-        with np.load(io.BytesIO(data), allow_pickle=False) as bundle:
-            return {name: bundle[name] for name in bundle.files}
-
     def path(self, ref: BlobRef) -> Path:
         """The file of a reference."""
         # A reference may come from a document that somebody else wrote: it must not lead out of the directory.
         if not re.fullmatch(r"[0-9a-f]{64}", ref.sha256):
             raise BlobError(f"'{ref.sha256}' is no sha256.")
         return self.root / ref.sha256[:2] / f"{ref.sha256}.npz"
+
+    def create_indexes(self) -> None:
+        """Nothing: files are found by their names."""
+
+    def missing_indexes(self) -> list[str]:
+        """Always empty: files are found by their names."""
+        return []
+
+    def _read(self, ref: BlobRef) -> bytes | None:
+        path = self.path(ref)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BlobError(f"{path} cannot be read: {error}.") from error
+
+    def _write(self, ref: BlobRef, data: bytes) -> None:
+        path = self.path(ref)
+        try:
+            self._make_folder(path.parent)
+            _write_atomically(path, data)
+        except OSError as error:
+            raise BlobError(f"{path} cannot be written: {error}.") from error
+
+    def _place(self, ref: BlobRef) -> str:
+        return str(self.path(ref))
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():

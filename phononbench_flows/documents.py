@@ -33,8 +33,10 @@ class PotentialRecord(_Document):
 
     name: str = Field(description="Name that the potential was asked for by.")
     checkpoint_sha256: str = Field(description="Sha256 of the checkpoint file (of the settings if it has none).")
-    dtype: str = Field(description="Precision of the potential's own arithmetic; the state is always float64.")
-    device: str = Field(description="Device that it ran on.")
+    dtype: str | None = Field(
+        None, description="Precision of the potential's own arithmetic; the state is always float64. None until it ran."
+    )
+    device: str | None = Field(None, description="Device that it ran on; none until it ran.")
 
 
 class RelaxationRecord(_Document):
@@ -72,6 +74,7 @@ class PhononRecord(_Document):
     primitive_natoms: int = Field(description="Atoms in phonopy's primitive cell.")
     n_displacements: int = Field(description="Displaced supercells computed.")
     max_drift: float = Field(description="Largest mean force that was removed from a supercell, in eV/Å.")
+    judged: Minimum | None = Field(None, description="Lowest frequency where the protocol looks: it decides.")
     path: Minimum | None = Field(None, description="Lowest frequency on the high-symmetry path.")
     commensurate: Minimum | None = Field(
         None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sqlite3
@@ -16,17 +15,28 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 from maggma.core.store import DateTimeFormat, Sort, Store
 from mongomock_ng import OperationFailure
 from mongomock_ng.filtering import NOTHING, filter_applies, iter_key_candidates, resolve_key, resolve_sort_key
+
+from phononbench_flows.collection import (
+    Criteria,
+    Properties,
+    StoreError,
+    Tree,
+    as_json,
+    projection,
+    refuse_code,
+)
 
 LAYOUT = 1
 """Version of the layout on disk. It grows when an older program could no longer read the directory."""
 
 BUSY_SECONDS = 60.0
 """How long a writer waits for its turn before it gives up, in seconds."""
+
+SortSpec = Mapping[str, Sort | int]
 
 _CHUNK = 256  # documents in memory at once while a query streams
 # Statements are put together (S608) from these names and literals alone; whatever the caller gives is a parameter.
@@ -50,34 +60,6 @@ _UPSERT = (
     '"protocol_id" = excluded."protocol_id", document = excluded.document'
 )
 
-Criteria = Mapping[str, Any]
-Properties = Mapping[str, Any] | list[str]
-SortSpec = Mapping[str, Sort | int]
-
-
-class StoreError(RuntimeError):
-    """A store that cannot be opened, or a document or query that it cannot take. The message is a sentence."""
-
-
-def _non_finite(value: Any, path: str = "") -> str | None:
-    """Dotted path of the first NaN or infinity within a document, if there is one."""
-    if isinstance(value, float | np.floating):
-        return None if math.isfinite(value) else path
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    inner = (_non_finite(item, f"{path}.{name}" if path else str(name)) for name, item in items)
-    return next((found for found in inner if found is not None), None)
-
-
-def refuse_non_finite(key: Any, document: Mapping[str, Any]) -> None:
-    """Raise StoreError, naming the field, if a document holds NaN or infinity anywhere."""
-    path = _non_finite(document)
-    if path is not None:
-        raise StoreError(f"Document '{key}' was not stored: '{path}' is NaN or infinite.")
-
 
 def _row(document: Mapping[str, Any]) -> tuple[str | None, ...]:
     """The row of a document: its indexed fields and its text."""
@@ -88,14 +70,7 @@ def _row(document: Mapping[str, Any]) -> tuple[str | None, ...]:
         # A list would match {field: value} in MongoDB, but never through the index.
         if field in document and not isinstance(document[field], str):
             raise StoreError(f"Document '{key}' was not stored: '{field}' is not a string.")
-    try:
-        # Not orjson: it writes NaN as null and says nothing.
-        text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except (TypeError, ValueError) as error:
-        refuse_non_finite(key, document)
-        raise StoreError(f"Document '{key}' was not stored: it is not plain JSON ({error}).") from error
-    return (*(document.get(field) for field in _INDEXED), text)
+    return (*(document.get(field) for field in _INDEXED), as_json(document))
 
 
 def _matches(criteria: Criteria, document: Mapping[str, Any]) -> bool:
@@ -105,18 +80,10 @@ def _matches(criteria: Criteria, document: Mapping[str, Any]) -> bool:
         raise StoreError(f"The query cannot be answered: {error}.") from error
 
 
-def _mentions(name: str, value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return name in value or any(_mentions(name, item) for item in value.values())
-    return isinstance(value, list | tuple) and any(_mentions(name, item) for item in value)
-
-
 def _checked(criteria: Criteria | None) -> Criteria:
     """The criteria, refused where they are wrong whatever the documents are."""
     criteria = criteria or {}
-    # The filter would hand the text of $where to Python's eval.
-    if _mentions("$where", criteria):
-        raise StoreError("The query cannot be answered: $where runs code, which the store does not do.")
+    refuse_code(criteria)
     _matches(criteria, {})
     return criteria
 
@@ -150,34 +117,6 @@ def _members(criteria: Criteria) -> dict[str, frozenset[str]]:
         and set(condition) == {"$in"}
         and all(isinstance(item, str) for item in condition["$in"])
     }
-
-
-Tree = dict[str, "Tree | None"]
-
-
-def _projection(properties: Properties | None) -> Tree | None:
-    """The wanted fields as a tree; None for all of them.
-
-    Raises:
-        StoreError: for anything but fields to include. ``_id`` is no field here and may be included or excluded.
-    """
-    if not properties:
-        return None
-    wanted = dict(properties) if isinstance(properties, Mapping) else dict.fromkeys(properties, 1)
-    if wanted.pop("_id", 1) in (0, False) and not wanted:
-        return None
-    tree: Tree = {}
-    for path, flag in wanted.items():
-        if not (isinstance(flag, bool | int) and flag):
-            raise StoreError(f"The store can only include fields in a projection: '{path}': {flag!r} is refused.")
-        *parents, leaf = path.split(".")
-        branch: Tree | None = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {}) if branch is not None else None
-        if branch is None or leaf in branch:
-            raise StoreError(f"The projection names '{path}' and a part of it, or names it twice.")
-        branch[leaf] = None
-    return tree
 
 
 def _project(value: Any, tree: Tree | None) -> Any:
@@ -306,7 +245,7 @@ class SQLiteStore(Store):
             StoreError: at the first document, if the query cannot be answered.
         """
         criteria = _checked(criteria)
-        tree = _projection(properties)
+        tree = projection(properties)
         documents = self._sorted(criteria, sort) if sort else self._matching(criteria)
         for _, document in islice(documents, skip, skip + limit if limit else None):
             yield _project(document, tree)
@@ -322,6 +261,14 @@ class SQLiteStore(Store):
         rows = [_row(document) for document in ([docs] if isinstance(docs, Mapping) else docs)]
         with self._transaction() as connection:
             connection.executemany(_UPSERT, rows)
+
+    def create_indexes(self) -> None:
+        """Make the file with its indices, if it is not there."""
+        self.connect()
+
+    def missing_indexes(self) -> list[str]:
+        """Always empty: the layout that a file was opened with has them all."""
+        return []
 
     def ensure_index(self, key: str, unique: bool = False) -> bool:
         """Whether a field has an index. The indices are fixed; only ``key`` is unique."""

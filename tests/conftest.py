@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from pymatgen.core import Lattice, Structure
 
+pytest_plugins = ["browser", "servers", "slurm_cluster"]
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -1,4 +1,4 @@
-"""The results store: Mongo's meaning of queries, durability, concurrency, and blobs."""
+"""The results store, embedded and on a server: Mongo's meaning of queries, durability, concurrency, and blobs."""
 
 from __future__ import annotations
 
@@ -18,45 +18,32 @@ from typing import Any
 import mongomock_ng
 import numpy as np
 import pytest
+from made_documents import POTENTIAL, make
+from servers import fresh_database
 
-from phononbench_flows.blobs import BlobError, BlobStore
-from phononbench_flows.documents import BlobRef, CrystalDocument, PotentialRecord, Verdict
-from phononbench_flows.outcomes import Stage, Status
-from phononbench_flows.sqlite_store import SQLiteStore, StoreError
-from phononbench_flows.store import ResultsStore, open_store
+from phononbench_flows import mongo_store, sqlite_store
+from phononbench_flows.blobs import BlobError, Blobs, BlobStore
+from phononbench_flows.collection import Collection, StoreError
+from phononbench_flows.documents import BlobRef, SetDocument
+from phononbench_flows.mongo_store import CRYSTAL_INDEXES, GridFSBlobs, MongoCollection
+from phononbench_flows.outcomes import Status
+from phononbench_flows.sqlite_store import SQLiteStore
+from phononbench_flows.store import ResultsStore, Spec, configured_spec, full_spec, open_store
 
 # Forked, so that a child does not pay for the imports again.
 FORK = multiprocessing.get_context("fork")
-POTENTIAL = PotentialRecord(name="test", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
-STATUSES = [Status.STABLE, Status.UNSTABLE, Status.FAILED, Status.PENDING]
-ELEMENTS = [["O", "Ti"], ["O"], ["N", "Sr", "Ti"], []]
 
 
-def make(number: int, **changes: Any) -> CrystalDocument:
-    sites = [{"species": "O", "abc": [0.1 * number, 1 / 3, 2 / 3]}] * 20
-    fields: dict[str, Any] = {
-        "key": f"gen_{number}@p",
-        "id": f"gen_{number}",
-        "set": "left" if number % 2 else "right",
-        "source": "set.zip/gen.cif",
-        "source_sha256": None,
-        "protocol_id": "p",
-        "protocol_name": "paper",
-        "potential": POTENTIAL,
-        "status": STATUSES[number % 4],
-        "stage": Stage.JUDGED,
-        "nsites": number % 7 or None,
-        "elements": ELEMENTS[number % 4],
-        "structure": {"lattice": {"a": 3.9 + number / 7}, "sites": sites},
-        "verdicts": [Verdict(threshold=-0.1, stable=number % 3 == 0), Verdict(threshold=-0.5, stable=True)],
-        "timings": {"relax": 0.1 * number},
-    }
-    return CrystalDocument(**(fields | changes))
+@pytest.fixture(params=["embedded", "mongo"])
+def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Spec:
+    if request.param == "embedded":
+        return full_spec(tmp_path / "results")
+    return full_spec(f"mongo:{request.getfixturevalue('mongo_database')}")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultsStore]:
-    with ResultsStore.open(tmp_path / "results") as opened:
+def store(spec: Spec) -> Iterator[ResultsStore]:
+    with ResultsStore.open(spec) as opened:
         yield opened
 
 
@@ -77,12 +64,28 @@ def raw_documents() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[SQLiteStore, Any]:
-    embedded = SQLiteStore(str(tmp_path_factory.mktemp("pair") / "results.sqlite"))
-    embedded.update(raw_documents())
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> SQLiteStore:
+    store = SQLiteStore(str(tmp_path_factory.mktemp("embedded") / "results.sqlite"))
+    store.update(raw_documents())
+    return store
+
+
+@pytest.fixture(scope="module")
+def served(mongo_server_uri: str) -> Iterator[MongoCollection]:
+    with pytest.MonkeyPatch.context() as patch, fresh_database(mongo_server_uri) as database:
+        patch.setenv("PHONONBENCH_MONGO_URI", mongo_server_uri)
+        store = MongoCollection(database, "crystals", CRYSTAL_INDEXES)
+        store.create_indexes()
+        store.update(raw_documents())
+        yield store
+
+
+@pytest.fixture(scope="module", params=["embedded", "served"])
+def pair(request: pytest.FixtureRequest) -> tuple[Collection, Any]:
+    """One of ours, and mongomock's with the same documents, which says what is right."""
     collection: Any = mongomock_ng.MongoClient().db.documents
     collection.insert_many(raw_documents())
-    return embedded, collection
+    return request.getfixturevalue(request.param), collection
 
 
 CRITERIA: list[dict[str, Any]] = [
@@ -147,61 +150,71 @@ CRITERIA: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("criteria", CRITERIA, ids=str)
-def test_criteria(pair: tuple[SQLiteStore, Any], criteria: dict[str, Any]) -> None:
-    embedded, collection = pair
-    expected = [doc["id"] for doc in collection.find(criteria)]
-    assert [doc["id"] for doc in embedded.query(criteria)] == expected
-    assert embedded.count(criteria) == len(expected)
+def test_criteria(pair: tuple[Collection, Any], criteria: dict[str, Any]) -> None:
+    ours, collection = pair
+    expected = [doc["id"] for doc in collection.find(criteria, sort=[("key", 1)])]
+    assert [doc["id"] for doc in ours.query(criteria, sort={"key": 1})] == expected
+    assert sorted(doc["id"] for doc in ours.query(criteria)) == sorted(expected)
+    assert ours.count(criteria) == len(expected)
     order = {"nsites": -1, "structure.lattice.a": 1}
     expected = [doc["id"] for doc in collection.find(criteria, sort=list(order.items()), skip=1, limit=5)]
-    assert [doc["id"] for doc in embedded.query(criteria, ["id"], order, skip=1, limit=5)] == expected
+    assert [doc["id"] for doc in ours.query(criteria, ["id"], order, skip=1, limit=5)] == expected
     for field in ("status", "elements", "nsites"):
         values = collection.distinct(field, criteria)
-        assert sorted(map(repr, embedded.distinct(field, criteria))) == sorted(map(repr, values))
+        assert sorted(map(repr, ours.distinct(field, criteria))) == sorted(map(repr, values))
 
 
 @pytest.mark.parametrize(
     "order", [{"nsites": 1}, {"nsites": -1}, {"status": 1, "id": -1}, {"condition.band_gap": 1}, {"elements": 1}]
 )
-def test_sort(pair: tuple[SQLiteStore, Any], order: dict[str, int]) -> None:
-    embedded, collection = pair
+def test_sort(pair: tuple[Collection, Any], order: dict[str, int]) -> None:
+    ours, collection = pair
+    order = order | {"key": 1}
     expected = [doc["id"] for doc in collection.find(sort=list(order.items()))]
-    assert [doc["id"] for doc in embedded.query(sort=order)] == expected
+    assert [doc["id"] for doc in ours.query(sort=order)] == expected
+
+
+def test_embedded_order_is_that_of_arrival(embedded: SQLiteStore) -> None:
+    assert [doc["id"] for doc in embedded.query()] == [f"gen_{number}" for number in range(30)]
 
 
 @pytest.mark.parametrize(
     "fields",
     [["id"], ["id", "nsites"], ["structure.lattice.a", "id"], ["verdicts.stable"], ["no.such"], ["condition.tags.n"]],
 )
-def test_projection(pair: tuple[SQLiteStore, Any], fields: list[str]) -> None:
-    embedded, collection = pair
+def test_projection(pair: tuple[Collection, Any], fields: list[str]) -> None:
+    ours, collection = pair
     wanted = dict.fromkeys(fields, 1)
-    expected = list(collection.find({}, wanted | {"_id": 0}))
-    assert list(embedded.query(properties=fields)) == expected
-    assert list(embedded.query(properties=wanted | {"_id": 0})) == expected
+    expected = list(collection.find({}, wanted | {"_id": 0}, sort=[("key", 1)]))
+    assert list(ours.query(properties=fields, sort={"key": 1})) == expected
+    assert list(ours.query(properties=wanted | {"_id": 0}, sort={"key": 1})) == expected
 
 
-def test_what_cannot_be_answered(pair: tuple[SQLiteStore, Any], tmp_path: Path) -> None:
-    embedded, _ = pair
-    empty = SQLiteStore(str(tmp_path / "empty.sqlite"))
-    wrong: list[dict[str, Any]] = [{"nsites": {"$grater": 1}}, {"$where": "1"}, {"$or": [{"$where": "1"}]}, {"$or": []}]
+def test_what_cannot_be_answered(pair: tuple[Collection, Any]) -> None:
+    ours, _ = pair
+    code = {"$expr": {"$function": {"body": "function() {return true}", "args": [], "lang": "js"}}}
+    wrong = [{"nsites": {"$grater": 1}}, {"$where": "1"}, {"$or": [{"$where": "1"}]}, {"$or": []}, code]
     for criteria in wrong:
-        for each in (embedded, empty):
+        for ask in (ours.query, ours.count, lambda wrong: ours.distinct("status", wrong)):
             with pytest.raises(StoreError):
-                list(each.query(criteria))
-            with pytest.raises(StoreError):
-                each.count(criteria)
-            with pytest.raises(StoreError):
-                each.remove_docs(criteria)
+                list(ask(criteria))
     for properties in ({"structure": 0}, ["structure", "structure.lattice"], {"verdicts": {"$slice": 1}}):
         with pytest.raises(StoreError):
-            list(embedded.query(properties=properties))
+            list(ours.query(properties=properties))
+
+
+def test_embedded_refuses_before_it_looks(tmp_path: Path, embedded: SQLiteStore) -> None:
+    empty = SQLiteStore(str(tmp_path / "empty.sqlite"))
+    for each in (embedded, empty):
+        with pytest.raises(StoreError):
+            each.remove_docs({"nsites": {"$grater": 1}})
+        with pytest.raises(StoreError):
+            each.count({"nsites": {"$grater": 1}})
     with pytest.raises(StoreError):
         embedded.tally("status", {"nsites": 1})
 
 
-def test_maggma_interface(pair: tuple[SQLiteStore, Any]) -> None:
-    embedded, _ = pair
+def test_maggma_interface(embedded: SQLiteStore) -> None:
     again = pickle.loads(pickle.dumps(embedded))
     assert again == embedded == SQLiteStore.from_dict(embedded.as_dict())
     assert again.query_one({"id": "gen_2"}, ["id"]) == {"id": "gen_2"}
@@ -225,12 +238,12 @@ def test_round_trip(store: ResultsStore) -> None:
     docs = [make(number) for number in range(12)]
     store.put(*docs)
     assert [store.get(doc.key) for doc in docs] == docs
-    assert list(store.documents()) == docs
+    assert list(store.documents(sort={"timings.relax": 1})) == docs
     assert list(store.documents({"status": "stable"}, sort={"id": -1}, limit=2)) == [docs[8], docs[4]]
     assert store.get("nobody") is None
     assert store.status_counts("left", "p") == {"unstable": 3, "pending": 3}
     assert store.status_counts("left", "q") == {}
-    assert store.distinct("elements", {"set": "right"}) == ["O", "Ti", "N", "Sr"]
+    assert sorted(store.distinct("elements", {"set": "right"})) == ["N", "O", "Sr", "Ti"]
     before = docs[3].updated_at
     docs[3].status = Status.FAILED
     store.put(docs[3])
@@ -253,7 +266,46 @@ def test_not_finite_is_refused(store: ResultsStore, bad: float) -> None:
             store.put(make(1), make(2, **changes))
     assert [doc.id for doc in store.documents()] == ["gen_0"]  # all or none
     with pytest.raises(StoreError, match=r"timings\.relax"):
-        store._collection.update(make(3).model_dump(mode="json") | {"timings": {"relax": bad}})
+        store._crystals.update([make(3).model_dump(mode="json") | {"timings": {"relax": bad}}])
+
+
+def test_text_that_is_none_is_refused(store: ResultsStore) -> None:
+    with pytest.raises(StoreError, match="gen_2@p"):
+        store.put(make(1), make(2, detail="\udcff"))
+    assert store.count() == 0
+
+
+def test_the_last_of_a_key_counts(store: ResultsStore) -> None:
+    store.put(make(1), make(1, detail="later"))
+    kept = store.get("gen_1@p")
+    assert kept is not None
+    assert kept.detail == "later"
+    store.put()
+    assert store.count() == 1
+
+
+def test_dates_are_text_of_one_form(store: ResultsStore) -> None:
+    doc = make(1)
+    store.put(doc)
+    (row,) = store.query({}, ["updated_at", "created_at"])
+    assert row == doc.model_dump(mode="json", include={"updated_at", "created_at"})
+    assert store.count({"updated_at": {"$gte": row["updated_at"], "$lt": "2100"}}) == 1
+
+
+def test_sets(store: ResultsStore) -> None:
+    assert store.sets() == []
+    assert store.get_set("MatterGen") is None
+    first = SetDocument(set="MatterGen", model="MatterGen", parameters=46_800_000, condition={"band_gap": 1.5})
+    store.put_set(first)
+    store.put_set(SetDocument(set="CDVAE"))
+    assert store.get_set("MatterGen") == first
+    first.n_generated = 10_000
+    store.put_set(first)
+    assert [known.set for known in store.sets()] == ["CDVAE", "MatterGen"]
+    assert store.sets()[1] == first
+    assert store.count() == 0  # no crystals
+    with pytest.raises(StoreError, match="generation_seconds"):
+        store.put_set(SetDocument(set="a", generation_seconds=float("inf")))
 
 
 @pytest.mark.parametrize(
@@ -273,15 +325,17 @@ def test_remove(tmp_path: Path) -> None:
     assert embedded.count() == embedded.count({"nsites": {"$not": {"$gte": 3}}}) > 0
 
 
-def test_writing_while_reading(store: ResultsStore) -> None:
-    store.put(*map(make, range(600)))
+def test_writing_while_reading(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "_CHUNK", 16)
+    monkeypatch.setattr(mongo_store, "_LOT", 16)
+    store.put(*map(make, range(100)))
     seen = 0
     for doc in store.documents({"status": {"$in": ["pending", "failed"]}}):
         seen += 1
         doc.status = Status.STABLE
         store.put(doc)
-    assert seen == 300
-    assert store.count({"status": "stable"}) == 450
+    assert seen == 50
+    assert store.count({"status": "stable"}) == 75
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
@@ -309,20 +363,20 @@ def start(target: Callable[..., None], *arguments: Any) -> Any:
     return process
 
 
-def put_forever(path: Path, first: int, pipe: int) -> None:
-    with ResultsStore.open(path) as store:
+def put_forever(spec: Spec, first: int, pipe: int) -> None:
+    with ResultsStore.open(spec) as store:
         for number in range(first, first + 100_000):
             store.put(make(number))
             os.write(pipe, f"{number}\n".encode())
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_killed_writer_loses_nothing(tmp_path: Path) -> None:
+def test_killed_writer_loses_nothing(spec: Spec) -> None:
     rng = random.Random(0)
     told: list[int] = []
     for kill in range(1, 6):
         source, sink = os.pipe()
-        process = start(put_forever, tmp_path, 1_000_000 * kill, sink)
+        process = start(put_forever, spec, 1_000_000 * kill, sink)
         os.close(sink)
         with os.fdopen(source) as lines:
             told.append(int(lines.readline()))
@@ -330,7 +384,7 @@ def test_killed_writer_loses_nothing(tmp_path: Path) -> None:
             os.kill(process.pid, signal.SIGKILL)
             told.extend(int(line) for line in lines)
         process.join()
-        with ResultsStore.open(tmp_path) as store:
+        with ResultsStore.open(spec) as store:
             assert len(told) <= store.count() <= len(told) + kill
             for number in told:
                 kept, expected = store.get(f"gen_{number}@p"), make(number)
@@ -339,29 +393,28 @@ def test_killed_writer_loses_nothing(tmp_path: Path) -> None:
                 assert kept.model_dump(exclude=unstamped) == expected.model_dump(exclude=unstamped)
 
 
-def write_many(path: Path, writer: int, count: int) -> None:
-    store = SQLiteStore(str(path))
-    for number in range(count):
-        shared = {"key": "shared", "set": f"w{writer}", "payload": [writer] * 2_000}
-        store.update({"key": f"{writer}-{number}", "set": f"w{writer}", "payload": [number] * 2_000})
-        store.update(shared)
+def write_many(spec: Spec, writer: int, count: int) -> None:
+    with ResultsStore.open(spec) as store:
+        for number in range(count):
+            store.put(make(number, key=f"{writer}-{number}", set=f"w{writer}"))
+            store.put(make(writer, key="shared", set=f"w{writer}", condition=dict.fromkeys("abc", writer)))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_writers_and_reader_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "results.sqlite"
-    writers = [start(write_many, path, writer, 60) for writer in range(3)]  # all of them find no file
-    reader, seen = SQLiteStore(str(path)), 0
+def test_writers_and_reader_at_once(spec: Spec) -> None:
+    writers = [start(write_many, spec, writer, 30) for writer in range(3)]  # all of them find nothing
+    reader, seen = ResultsStore.open(spec), 0
     while any(writer.is_alive() for writer in writers):
-        for doc in reader.query():
+        for doc in reader.documents():
             seen += 1
-            assert len(doc["payload"]) == 2_000
-            assert len(set(doc["payload"])) == 1
-            assert doc["key"] != "shared" or doc["set"] == f"w{doc['payload'][0]}"
+            shared = doc.key == "shared"
+            assert doc.condition == (dict.fromkeys("abc", int(doc.set[1:])) if shared else {})
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert seen
-    assert reader.count() == 3 * 60 + 1
-    assert reader.count({"set": "w1", "key": {"$ne": "shared"}}) == 60
+    assert reader.count() == 3 * 30 + 1
+    assert reader.count({"set": "w1", "key": {"$ne": "shared"}}) == 30
+    assert reader.count({"key": "shared"}) == 1
+    reader.close()
 
 
 def put_one(store: ResultsStore, number: int) -> None:
@@ -393,11 +446,54 @@ def test_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for given in (spec, "there", Path("there")):
         with ResultsStore.open(given) as store:
             assert store.spec == spec
+            assert store.missing_indexes() == []
     assert open_store("there") is open_store(spec)
     assert min(file.name for file in (tmp_path / "there").iterdir()) == "results.sqlite"
-    for wrong in ({"kind": "mongo", "host": "localhost"}, {"path": "x"}, {"kind": "embedded"}, spec | {"user": "me"}):
-        with pytest.raises(StoreError):
-            ResultsStore.open(wrong)
+    assert full_spec("./mongo:x") == {"kind": "embedded", "path": str(tmp_path / "mongo:x")}
+    assert full_spec(Path("mongo")) == {"kind": "embedded", "path": str(tmp_path / "mongo")}
+
+
+def test_mongo_spec(tmp_path: Path) -> None:
+    spec = {"kind": "mongo", "database": "phononbench", "blobs": "gridfs"}
+    for given in ("mongo", "mongo:", "mongo:phononbench", {"kind": "mongo", "database": "phononbench"}, spec):
+        assert full_spec(given) == spec
+    shared = {"kind": "mongo", "database": "mine", "blobs": str(tmp_path)}
+    assert full_spec(f"mongo:mine:{tmp_path}") == full_spec(shared) == shared
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "redis"},
+        {"path": "x"},
+        {"kind": "embedded"},
+        {"kind": "embedded", "path": "x", "user": "me"},
+        {"kind": "embedded", "path": 3},
+        {"kind": "mongo"},
+        {"kind": "mongo", "database": "x", "host": "localhost"},
+        {"kind": "mongo", "database": "x", "uri": "mongodb://me:secret@host"},
+        {"kind": "mongo", "database": "x", "blobs": None},
+        {"kind": "mongo", "database": 3},
+        "mongo:a.b",
+        {"kind": "mongo", "database": "x", "blobs": "relative"},
+        "mongo:mongodb://me:secret@host",
+        "mongodb://me:secret@host",
+    ],
+)
+def test_wrong_specs(wrong: Spec | str) -> None:
+    with pytest.raises(StoreError) as caught:
+        full_spec(wrong)
+    assert "secret" not in str(caught.value)
+
+
+def test_configured_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PHONONBENCH_STORE", raising=False)
+    assert configured_spec() == {"kind": "embedded", "path": str(tmp_path / "phononbench-results")}
+    monkeypatch.setenv("PHONONBENCH_STORE", "mongo:hub")
+    assert configured_spec() == {"kind": "mongo", "database": "hub", "blobs": "gridfs"}
+    monkeypatch.setenv("PHONONBENCH_STORE", "elsewhere")
+    assert configured_spec() == {"kind": "embedded", "path": str(tmp_path / "elsewhere")}
 
 
 @pytest.mark.parametrize("statements", ["PRAGMA user_version = 2", "CREATE TABLE other (x)"])
@@ -430,20 +526,29 @@ ARRAYS = {
 }
 
 
-def test_blob_round_trip(tmp_path: Path) -> None:
-    blobs = BlobStore(tmp_path)
+@pytest.fixture(params=["files", "gridfs"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    if request.param == "files":
+        return BlobStore(tmp_path / "blobs")
+    return GridFSBlobs(request.getfixturevalue("mongo_database"))
+
+
+def test_blob_round_trip(blobs: Blobs) -> None:
     ref = blobs.put(ARRAYS)
     turned = {name: np.asfortranarray(ARRAYS[name]) if ARRAYS[name].ndim else ARRAYS[name] for name in reversed(ARRAYS)}
     assert blobs.put(turned) == ref
     assert blobs.put({**ARRAYS, "scale": np.array(0.25)}) != ref
-    path = tmp_path / ref.sha256[:2] / f"{ref.sha256}.npz"
-    assert path.stat().st_size == ref.size
     back = blobs.get(ref)
     assert set(back) == set(ARRAYS)
     for name, array in ARRAYS.items():
         assert back[name].dtype == array.dtype
         assert back[name].shape == array.shape
         np.testing.assert_array_equal(back[name], array)
+
+
+def test_files_are_named_by_their_hash(tmp_path: Path) -> None:
+    ref = BlobStore(tmp_path).put(ARRAYS)
+    assert (tmp_path / ref.sha256[:2] / f"{ref.sha256}.npz").stat().st_size == ref.size
 
 
 def test_damaged_blob_is_noticed_and_mended(tmp_path: Path) -> None:
@@ -471,9 +576,9 @@ def test_unsuitable_arrays(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_reference_cannot_lead_out(tmp_path: Path) -> None:
+def test_reference_cannot_lead_out(blobs: Blobs) -> None:
     with pytest.raises(BlobError):
-        BlobStore(tmp_path).get(BlobRef(sha256="../../etc/passwd", size=1))
+        blobs.get(BlobRef(sha256="../../etc/passwd", size=1))
 
 
 def put_and_die(root: Path) -> None:

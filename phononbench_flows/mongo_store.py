@@ -1,0 +1,229 @@
+"""JSON documents and blobs in a MongoDB database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import batched
+from typing import Any
+
+import bson
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo import IndexModel, ReplaceOne
+
+from phononbench_flows.blobs import Blobs
+from phononbench_flows.collection import (
+    Criteria,
+    Properties,
+    SortSpec,
+    StoreError,
+    as_json,
+    projection,
+    refuse_code,
+)
+from phononbench_flows.documents import BlobRef
+from phononbench_flows.mongo import attempt, client, mongo_uri
+
+_LOT = 256  # documents in memory at once while a query streams
+_CHUNK_BYTES = 255 * 1024  # GridFS' own default
+_LARGEST_DOCUMENT = 16 * 1024**2
+
+CRYSTAL_INDEXES = (
+    IndexModel("key", unique=True),
+    IndexModel("id"),
+    IndexModel([("set", 1), ("protocol_id", 1), ("status", 1)]),
+    IndexModel([("set", 1), ("protocol_id", 1), ("stage", 1)]),
+    IndexModel([("protocol_id", 1), ("status", 1)]),
+    IndexModel("status"),
+    IndexModel("elements"),
+    IndexModel("nelements"),
+    IndexModel("chemsys"),
+    IndexModel("formula_pretty"),
+    IndexModel("nsites"),
+    IndexModel("symmetry_relaxed.crystal_system"),
+    IndexModel("symmetry_relaxed.number"),
+    IndexModel("phonon.judged.frequency"),
+    IndexModel("phonon.path.frequency"),
+    IndexModel("content_hash"),
+    IndexModel("updated_at"),
+)
+"""Indices of the crystals' collection, by what queries, sorts and counts start from."""
+
+SET_INDEXES = (IndexModel("key", unique=True),)
+"""Indices of the collection of sets."""
+
+_CHUNK_INDEXES = (IndexModel([("files_id", 1), ("n", 1)], unique=True),)
+
+
+def _ask[Result](database: str, name: str, action: Callable[[Any], Result], patience: float | None = None) -> Result:
+    """What an action on a collection returns; tried again while the server is away."""
+    uri = mongo_uri()
+    return attempt(lambda: action(client(uri)[database][name]), uri, patience)
+
+
+def _missing(database: str, name: str, indexes: Sequence[IndexModel]) -> list[str]:
+    there = _ask(database, name, lambda collection: [dict(index["key"]) for index in collection.list_indexes()])
+    wanted = [dict(index.document["key"]) for index in indexes]
+    return [f"{name}({', '.join(fields)})" for fields in wanted if fields not in there]
+
+
+class MongoCollection:
+    """A collection of JSON documents with ``_id`` = ``key``, which stays out of sight. See ``Collection``.
+
+    Each document is written whole or not at all. Reads and writes wait for a server that went away. The connection is
+    looked up for every one of them, so the collection may be forked and pickled.
+    """
+
+    def __init__(self, database: str, name: str, indexes: Sequence[IndexModel]) -> None:
+        self.database = database
+        self.name = name
+        self.indexes = indexes
+
+    def connect(self) -> None:
+        """Ask the server once, without waiting for one that is away, and with what a query needs: a login."""
+        self._ask(lambda collection: collection.find_one({"_id": ""}, {"_id": 1}), patience=0)
+
+    def close(self) -> None:
+        """Nothing: the connection belongs to the process, not to the collection."""
+
+    def query(
+        self,
+        criteria: Criteria | None = None,
+        properties: Properties | None = None,
+        sort: SortSpec | None = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[dict[str, Any]]:
+        """Documents that match; see ``Collection.query``."""
+        criteria = _checked(criteria)
+        fields = _included(properties)
+        order = [(field, int(direction)) for field, direction in sort.items()] if sort else None
+        # Only the keys are listed at once. A cursor over the documents would be lost with the server, and would die
+        # of old age under a slow reader.
+        keys = self._ask(
+            lambda c: [row["_id"] for row in c.find(criteria, {"_id": 1}, sort=order, skip=skip, limit=limit)]
+        )
+        for lot in batched(keys, _LOT):
+            yield from self._lot(lot, criteria, fields)
+
+    def _lot(
+        self, keys: Sequence[str], criteria: Criteria, fields: Mapping[str, int] | None
+    ) -> Iterator[dict[str, Any]]:
+        # Asked again, since a document may have changed since its key was listed.
+        wanted = {**criteria, "_id": {"$in": list(keys)}}
+        found = {row.pop("_id"): row for row in self._ask(lambda c: list(c.find(wanted, fields)))}
+        return (found[key] for key in keys if key in found)
+
+    def count(self, criteria: Criteria | None = None) -> int:
+        """Number of documents that match."""
+        criteria = _checked(criteria)
+        return self._ask(lambda collection: collection.count_documents(criteria))
+
+    def distinct(self, field: str, criteria: Criteria | None = None) -> list[Any]:
+        """Values of a field; see ``Collection.distinct``."""
+        criteria = _checked(criteria)
+        return self._ask(lambda collection: collection.distinct(field, criteria))
+
+    def tally(self, field: str, criteria: Criteria) -> dict[str, int]:
+        """Number of documents for every value of a field."""
+        steps = [{"$match": _checked(criteria)}, {"$group": {"_id": f"${field}", "n": {"$sum": 1}}}]
+        rows = self._ask(lambda collection: list(collection.aggregate(steps)))
+        return {row["_id"]: row["n"] for row in rows if row["_id"] is not None}
+
+    def update(self, docs: list[dict[str, Any]]) -> None:
+        """Insert documents, or replace those of the same ``key``; none if one of them is not plain JSON."""
+        # A key that comes twice would be inserted twice at once; the last one counts.
+        latest = {document["key"]: document for document in docs}
+        writes: list[ReplaceOne[Any]] = [
+            ReplaceOne({"_id": key}, _encoded(document), upsert=True) for key, document in latest.items()
+        ]
+        if writes:
+            self._ask(lambda collection: collection.bulk_write(writes, ordered=False))
+
+    def create_indexes(self) -> None:
+        """Make the indices that are not there yet."""
+        self._ask(lambda collection: collection.create_indexes(list(self.indexes)))
+
+    def missing_indexes(self) -> list[str]:
+        """The indices that are not there, by their fields."""
+        return _missing(self.database, self.name, self.indexes)
+
+    def _ask[Result](self, action: Callable[[Any], Result], patience: float | None = None) -> Result:
+        return _ask(self.database, self.name, action, patience)
+
+
+def _checked(criteria: Criteria | None) -> Criteria:
+    criteria = criteria or {}
+    refuse_code(criteria)
+    return criteria
+
+
+def _included(properties: Properties | None) -> dict[str, int] | None:
+    """The projection of a query, checked; ``_id`` comes with it."""
+    if projection(properties) is None or properties is None:
+        return None
+    return {field: 1 for field in properties if field != "_id"}
+
+
+def _encoded(document: Mapping[str, Any]) -> RawBSONDocument:
+    """A document as it goes over the wire, so that what cannot be sent is known before anything is."""
+    key = document["key"]
+    as_json(document)  # BSON would take NaN, bytes and dates
+    try:
+        data = bson.encode(document)
+    except (BSONError, OverflowError) as error:
+        raise StoreError(f"Document '{key}' was not stored: MongoDB does not take it ({error}).") from error
+    if len(data) > _LARGEST_DOCUMENT:
+        raise StoreError(f"Document '{key}' was not stored: MongoDB takes no document of {len(data)} bytes.")
+    return RawBSONDocument(data)
+
+
+class GridFSBlobs(Blobs):
+    """Blobs in GridFS, as ``blobs.files`` and ``blobs.chunks`` with the sha256 as the file's ``_id``.
+
+    A blob is written piece by piece in place, its entry in ``blobs.files`` last. So an upload that was cut off, or is
+    made by two processes at once, is simply made again; GridFS' own upload takes pieces that lie there for an error.
+    """
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+
+    def create_indexes(self) -> None:
+        """Make the index that GridFS reads by."""
+        self._chunks(lambda collection: collection.create_indexes(list(_CHUNK_INDEXES)))
+
+    def missing_indexes(self) -> list[str]:
+        """The index that GridFS reads by, if it is not there."""
+        return _missing(self.database, "blobs.chunks", _CHUNK_INDEXES)
+
+    def _read(self, ref: BlobRef) -> bytes | None:
+        if self._files(lambda collection: collection.find_one({"_id": ref.sha256})) is None:
+            return None
+        chunks = self._chunks(lambda collection: list(collection.find({"files_id": ref.sha256}, sort=[("n", 1)])))
+        return b"".join(chunk["data"] for chunk in chunks)
+
+    def _write(self, ref: BlobRef, data: bytes) -> None:
+        chunks = [
+            {"_id": f"{ref.sha256}-{n}", "files_id": ref.sha256, "n": n, "data": data[start : start + _CHUNK_BYTES]}
+            for n, start in enumerate(range(0, len(data), _CHUNK_BYTES))
+        ]
+        writes = [ReplaceOne({"_id": chunk["_id"]}, chunk, upsert=True) for chunk in chunks]
+        self._chunks(lambda collection: collection.bulk_write(writes, ordered=False))
+        entry = {
+            "_id": ref.sha256,
+            "filename": f"{ref.sha256}.npz",
+            "length": len(data),
+            "chunkSize": _CHUNK_BYTES,
+            "uploadDate": datetime.now(UTC),
+        }
+        self._files(lambda collection: collection.replace_one({"_id": ref.sha256}, entry, upsert=True))
+
+    def _place(self, ref: BlobRef) -> str:
+        return f"Blob {ref.sha256} of the MongoDB database '{self.database}'"
+
+    def _files[Result](self, action: Callable[[Any], Result]) -> Result:
+        return _ask(self.database, "blobs.files", action)
+
+    def _chunks[Result](self, action: Callable[[Any], Result]) -> Result:
+        return _ask(self.database, "blobs.chunks", action)
