@@ -1,7 +1,6 @@
-"""Rates with confidence intervals, and the funnel of a set: how many crystals came how far.
+"""The funnel of a set: how many crystals came how far, and how many of them are stable.
 
-Everything is counted from the status and the stage of each crystal's document, one row per crystal. Rates are
-fractions between 0 and 1.
+Everything is counted from the status and the stage of each crystal's document, one row per crystal.
 """
 
 from __future__ import annotations
@@ -12,45 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phononbench_flows.outcomes import Stage, Status
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval, both ends between 0 and 1."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Rate:
-    """``count`` out of ``total`` as a fraction, with its confidence interval.
-
-    Nothing out of nothing has no rate and no interval: both are None.
-    """
-
-    count: int
-    total: int
-    rate: float | None
-    interval: Interval | None
-
-
-def wilson(count: int, total: int, confidence: float = 0.95) -> Rate:
-    """The rate ``count / total`` with Wilson's score interval (without continuity correction).
-
-    Raises:
-        ValueError: a count outside 0 to ``total``, or a confidence outside 0 to 1.
-    """
-    if not 0 <= count <= total:
-        raise ValueError(f"{count} out of {total} is no rate")
-    if not 0 < confidence < 1:
-        raise ValueError(f"the confidence {confidence} does not lie between 0 and 1")
-    if total == 0:
-        return Rate(0, 0, None, None)
-    from scipy.stats import binomtest
-
-    ends = binomtest(count, total).proportion_ci(confidence_level=confidence, method="wilson")
-    return Rate(count, total, count / total, Interval(float(ends.low), float(ends.high)))
+from phononbench_flows.statistics.rates import Rate, wilson
 
 
 @dataclass(frozen=True)
@@ -58,7 +19,7 @@ class Funnel:
     """How many crystals of a set came how far. Each of those generated is in exactly one of the other places.
 
     Attributes:
-        generated: all crystals of the set.
+        generated: all crystals of the set, with those that were left out before they came here.
         rejected: no usable crystal.
         duplicate: repeats another one of the set.
         known: repeats one of the reference set.
@@ -67,6 +28,7 @@ class Funnel:
         judged: stable or unstable.
         stable: those of ``judged`` that are stable.
         pending: not finished.
+        not_handed_in: those of ``generated`` that have no document.
     """
 
     generated: int
@@ -78,6 +40,17 @@ class Funnel:
     judged: int
     stable: int
     pending: int
+    not_handed_in: int = 0
+
+    @property
+    def unique(self) -> int:
+        """Crystals handed in that repeat no other one."""
+        return self.generated - self.not_handed_in - self.duplicate - self.known
+
+    @property
+    def accepted(self) -> int:
+        """Those of the unique ones that could be computed."""
+        return self.unique - self.rejected
 
     @property
     def relaxed(self) -> int:
@@ -92,7 +65,8 @@ class Funnel:
     @property
     def adds_up(self) -> bool:
         """Whether every crystal generated is accounted for once."""
-        accounted = self.rejected + self.duplicate + self.known + self.failed + self.judged + self.pending
+        computed = self.failed + self.judged + self.pending
+        accounted = self.not_handed_in + self.rejected + self.duplicate + self.known + computed
         return self.generated == accounted and self.stable <= self.judged and self.failed_relaxation <= self.failed
 
     @property
@@ -102,12 +76,30 @@ class Funnel:
 
     @property
     def stable_per_generated(self) -> Rate:
-        """Stable out of all crystals, whatever became of them. A pending one counts as not stable (yet)."""
+        """Stable out of all crystals, whatever became of them.
+
+        One that is pending or was not handed in counts as not stable.
+        """
         return wilson(self.stable, self.generated)
 
 
-def funnel(rows: Iterable[Mapping[str, Any]]) -> Funnel:
+def was_relaxed(status: str, stage: str) -> bool:
+    """Whether a crystal is finished and was relaxed: judged, or failed afterwards.
+
+    Raises:
+        ValueError: a failed crystal with a stage that does not exist.
+    """
+    # The stage is the last one completed, so a failed crystal of an earlier one never came out of the relaxation.
+    failed_later = status == Status.FAILED and Stage(stage) not in {Stage.READ, Stage.SCREENED}
+    return failed_later or status in {Status.STABLE, Status.UNSTABLE}
+
+
+def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) -> Funnel:
     """The funnel of some crystals, from the ``status`` and ``stage`` of each one's document.
+
+    Args:
+        rows: one per document.
+        n_generated: how many were generated, where that is known; what is more than the rows was not handed in.
 
     Raises:
         ValueError: a status that does not exist, or a failed crystal with a stage that does not exist.
@@ -118,11 +110,10 @@ def funnel(rows: Iterable[Mapping[str, Any]]) -> Funnel:
     for row in rows:
         status = Status(row["status"])
         counts[status] += 1
-        # The stage is the last one completed, so these never came out of the relaxation.
-        if status is Status.FAILED and Stage(row["stage"]) in {Stage.READ, Stage.SCREENED}:
-            failed_relaxation += 1
+        failed_relaxation += status is Status.FAILED and not was_relaxed(status, row["stage"])
+    not_handed_in = max(0, (n_generated or 0) - counts.total())
     return Funnel(
-        generated=counts.total(),
+        generated=counts.total() + not_handed_in,
         rejected=counts[Status.REJECTED],
         duplicate=counts[Status.DUPLICATE],
         known=counts[Status.KNOWN],
@@ -131,4 +122,5 @@ def funnel(rows: Iterable[Mapping[str, Any]]) -> Funnel:
         judged=counts[Status.STABLE] + counts[Status.UNSTABLE],
         stable=counts[Status.STABLE],
         pending=counts[Status.PENDING],
+        not_handed_in=not_handed_in,
     )

@@ -1,0 +1,22 @@
+"""Published numbers that can be had from two places, and whether they agree. Needs no store."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from phononbench_flows.analysis import publish
+from phononbench_flows.published import disagreements
+
+PUBLISHED = Path(__file__).parent / "published"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    out = options.parse_args(arguments).out
+    publish(out, "published_disagreements", "Published numbers held against each other", disagreements(PUBLISHED))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What the statistics need of a store's crystals, as one data frame with a row per crystal.
+
+Only the fields that are counted are read, so that a hundred thousand crystals fit into memory many times over.
+Frequencies are in THz, imaginary ones negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from phononbench_flows.documents import SetDocument
+from phononbench_flows.statistics import was_relaxed
+from phononbench_flows.store import ResultsStore
+
+Q_POINTS = ("judged", "path", "commensurate", "mesh")
+"""Where lowest frequencies are recorded; the column of each is its name with ``_thz``. The first one decides."""
+
+# Column and the field it comes from.
+_FIELDS = {
+    "id": "id",
+    "set": "set",
+    "status": "status",
+    "stage": "stage",
+    "reason": "reason",
+    "nsites": "nsites",
+    "nelements": "nelements",
+    "elements": "elements",
+    "formula": "formula_pretty",
+    "crystal_system": "symmetry_relaxed.crystal_system",
+    "crystal_system_initial": "symmetry_initial.crystal_system",
+    "space_group": "symmetry_relaxed.number",
+    **{f"{q_points}_thz": f"phonon.{q_points}.frequency" for q_points in Q_POINTS},
+    "condition": "condition",
+}
+_COUNTS = ("nsites", "nelements", "space_group")
+_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial")
+
+
+class SelectionError(ValueError):
+    """A store that does not hold what was asked for, or more than one thing that was. The message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The protocol and potential that crystals were judged by."""
+
+    protocol_id: str
+    protocol_name: str
+    potential: str
+
+    def __str__(self) -> str:
+        return f"{self.protocol_id} ({self.protocol_name}, {self.potential})"
+
+
+@dataclass(frozen=True)
+class Crystals:
+    """Crystals of some sets under one protocol.
+
+    Attributes:
+        rows: one per crystal, with the columns ``id``, ``set``, ``status``, ``stage``, ``reason``, ``nsites``,
+            ``nelements``, ``elements`` (list of symbols), ``formula``, ``crystal_system`` (relaxed),
+            ``crystal_system_initial``, ``space_group`` (relaxed), ``judged_thz``, ``path_thz``,
+            ``commensurate_thz``, ``mesh_thz`` (lowest frequencies), ``condition`` (a dict: that of the set, and over
+            it that of the crystal) and ``relaxed`` (finished, and counted among those relaxed).
+        sets: what is known of each set of the rows, by name.
+        judge: what they were judged by.
+    """
+
+    rows: pd.DataFrame
+    sets: dict[str, SetDocument]
+    judge: Judge
+
+    def only(self, names: Sequence[str]) -> Crystals:
+        """The crystals of these sets alone."""
+        rows = self.rows[self.rows["set"].isin(names)]
+        return Crystals(rows, {name: self.sets[name] for name in names}, self.judge)
+
+
+def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, protocol: str | None = None) -> Crystals:
+    """The crystals of a store, of one protocol: under two, every crystal would be counted twice.
+
+    Args:
+        store: where they are.
+        sets: names of the sets wanted; all without it.
+        protocol: id of the protocol, or its name where only one id has it; needed if the store holds several.
+
+    Raises:
+        SelectionError: no such crystals, a set without any, or several protocols to choose from.
+    """
+    criteria: dict[str, Any] = {"set": {"$in": list(sets)}} if sets else {}
+    judge = _judge(store, criteria, protocol)
+    criteria["protocol_id"] = judge.protocol_id
+    columns: dict[str, list[Any]] = {name: [] for name in _FIELDS}
+    paths = {name: field.split(".") for name, field in _FIELDS.items()}
+    for document in store.query(criteria, list(_FIELDS.values())):
+        for name, path in paths.items():
+            columns[name].append(_at(document, path))
+    rows = _frame(columns)
+    missing = [name for name in sets or () if not (rows["set"] == name).any()]
+    if missing:
+        raise SelectionError(f"no crystals of set {missing[0]!r} under protocol {judge}")
+    known = {found.set: found for found in store.sets()}
+    described = {name: known.get(name, SetDocument(set=name)) for name in rows["set"].cat.categories}
+    rows["condition"] = _conditions(rows, described)
+    rows["relaxed"] = [was_relaxed(*pair) for pair in zip(rows["status"], rows["stage"], strict=True)]
+    return Crystals(rows, described, judge)
+
+
+def _judge(store: ResultsStore, criteria: dict[str, Any], protocol: str | None) -> Judge:
+    """The one protocol that is meant."""
+    found = []
+    for protocol_id in store.distinct("protocol_id", criteria):
+        wanted = ["protocol_name", "potential.name"]
+        row = next(store.query({**criteria, "protocol_id": protocol_id}, wanted, limit=1))
+        found.append(Judge(protocol_id, row["protocol_name"], row["potential"]["name"]))
+    chosen = [judge for judge in found if protocol in {None, judge.protocol_id, judge.protocol_name}]
+    if not found:
+        raise SelectionError("no such crystals in the store")
+    if len(chosen) != 1:
+        several = "; ".join(map(str, chosen or found))
+        said = f"no crystals under protocol {protocol!r}, only under" if not chosen else "choose one protocol:"
+        raise SelectionError(f"{said} {several}")
+    return chosen[0]
+
+
+def _at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = document
+    for name in path:
+        if value is None:
+            return None
+        value = value.get(name)
+    return value
+
+
+def _frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    # A repeated word costs a byte or two as a category.
+    types: dict[str, Any] = dict.fromkeys(_WORDS, "category")
+    types |= dict.fromkeys((f"{q_points}_thz" for q_points in Q_POINTS), "float64") | dict.fromkeys(_COUNTS, "Int32")
+    return pd.DataFrame({name: pd.Series(values, dtype=types.get(name, object)) for name, values in columns.items()})
+
+
+def _conditions(rows: pd.DataFrame, sets: Mapping[str, SetDocument]) -> list[dict[str, Any]]:
+    """The condition of every crystal; what its set says holds where the crystal's own document does not say it."""
+    of_sets = {name: found.condition for name, found in sets.items()}
+    pairs = zip(rows["set"], rows["condition"], strict=True)
+    return [{**of_sets[name], **own} if own else of_sets[name] for name, own in pairs]
