@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from rich.table import Table
 from rich.text import Text
 
-from phononbench_flows.documents import CrystalDocument, Minimum
+from phononbench_flows.documents import CrystalDocument, Minimum, SetDocument
+from phononbench_flows.export import structure_of
 from phononbench_flows.statistics import Funnel, Rate
 
 
@@ -31,6 +33,7 @@ def funnel_table(funnel: Funnel, set_name: str) -> Table:
             table.add_row(name, f"{number}", share, style=style, end_section=last)
 
     add("generated", funnel.generated, style="bold", last=True)
+    add("not handed in", funnel.not_handed_in, shown=funnel.not_handed_in > 0)
     add("rejected", funnel.rejected)
     add("duplicate", funnel.duplicate)
     add("known", funnel.known)
@@ -50,12 +53,12 @@ def funnel_table(funnel: Funnel, set_name: str) -> Table:
     return table
 
 
-def crystal_table(document: CrystalDocument) -> Table:
-    """What is known of one crystal, a line each; lines without a value are left out."""
+def crystal_table(document: CrystalDocument, about: SetDocument | None) -> Table:
+    """What is known of one crystal and of its set, a line each; lines without a value are left out."""
     table = Table(title=Text(document.id, style="bold"), title_justify="left", show_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for name, value in _crystal_lines(document):
+    for name, value in chain(_crystal_lines(document), _set_lines(about), _provenance_lines(document)):
         if value is not None and value != "":
             table.add_row(name, Text(str(value)))
     return table
@@ -94,6 +97,46 @@ def _crystal_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]:
     yield "protocol", f"{document.protocol_name}, {document.protocol_id}"
     yield "potential", f"{document.potential.name}, checkpoint {document.potential.checkpoint_sha256[:16]}"
     yield "seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document.timings.items())
+
+
+def _set_lines(about: SetDocument | None) -> Iterator[tuple[str, object]]:
+    if about is not None:
+        yield "model", about.model
+        yield "training set", about.training_set
+        yield "architecture", about.architecture
+        yield "parameters", None if about.parameters is None else f"{about.parameters:,}"
+        yield "generated on", about.generation_hardware
+
+
+def _provenance_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]:
+    yield "source's sha256", document.source_sha256
+    yield "content hash", document.content_hash
+    if (provenance := document.provenance) is not None:
+        yield "computed on", ", ".join(filter(None, (provenance.host, provenance.gpu)))
+        yield "job", provenance.job_uuid
+        yield "firework", provenance.fw_id
+        yield "launch", provenance.launch_id
+        yield "versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    yield "first written", f"{document.created_at:%Y-%m-%d %H:%M} UTC"
+    yield "last written", f"{document.updated_at:%Y-%m-%d %H:%M} UTC"
+
+
+def structure_table(document: CrystalDocument) -> Table | None:
+    """The sites of the relaxed crystal, or of the one read where there is no relaxed one; None if there is neither."""
+    found = structure_of(document)
+    if found is None:
+        return None
+    kind = "relaxed" if document.relaxed_structure else "as read"
+    lengths = ", ".join(f"{length:.4f}" for length in found.lattice.abc)
+    angles = ", ".join(f"{angle:.2f}" for angle in found.lattice.angles)
+    title = Text(f"structure {kind}: {lengths} Å; {angles}°; {found.volume:.2f} Å³")
+    table = Table(title=title, title_justify="left", show_edge=False)
+    table.add_column("site")
+    for axis in "abc":
+        table.add_column(axis, justify="right")
+    for site in found:
+        table.add_row(site.species_string, *(f"{x:.5f}" for x in site.frac_coords))
+    return table
 
 
 def _minimum_text(minimum: Minimum | None) -> str:

@@ -7,9 +7,8 @@ in Å, energies in eV, forces in eV/Å, stresses in eV/Å^3, times in seconds.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from emmet.core.symmetry import SymmetryData
 from pydantic import BaseModel, ConfigDict, Field
 
 from phononbench_flows.outcomes import Reason, Stage, Status
@@ -37,6 +36,21 @@ class PotentialRecord(_Document):
         None, description="Precision of the potential's own arithmetic; the state is always float64. None until it ran."
     )
     device: str | None = Field(None, description="Device that it ran on; none until it ran.")
+
+
+class Symmetry(_Document):
+    """Symmetry of a crystal; the fields are those of emmet-core's ``SymmetryData``, whose import takes seconds."""
+
+    crystal_system: (
+        Literal["Triclinic", "Monoclinic", "Orthorhombic", "Tetragonal", "Trigonal", "Hexagonal", "Cubic"] | None
+    ) = Field(None, description="Crystal system.")
+    symbol: str | None = Field(None, description="International symbol of the space group.")
+    hall: str | None = Field(None, description="Hall symbol of the space group.")
+    number: int | None = Field(None, description="International number of the space group.")
+    point_group: str | None = Field(None, description="Symbol of the point group.")
+    symprec: float | None = Field(None, description="Distance at which positions count as equal, in Å.")
+    angle_tolerance: float | None = Field(None, description="Tolerance of angles in degrees; none: from symprec.")
+    version: str | None = Field(None, description="Version of spglib.")
 
 
 class RelaxationRecord(_Document):
@@ -130,8 +144,8 @@ class CrystalDocument(_Document):
     nelements: int | None = Field(None, description="Number of elements.")
     formula_pretty: str | None = Field(None, description="Reduced formula.")
     chemsys: str | None = Field(None, description="Element symbols joined by '-'.")
-    symmetry_initial: SymmetryData | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")
-    symmetry_relaxed: SymmetryData | None = Field(None, description="Symmetry after relaxation, at the same symprec.")
+    symmetry_initial: Symmetry | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")
+    symmetry_relaxed: Symmetry | None = Field(None, description="Symmetry after relaxation, at the same symprec.")
     structure: dict[str, Any] | None = Field(None, description="Crystal as read: pymatgen Structure as a dict (Å).")
     relaxed_structure: dict[str, Any] | None = Field(None, description="Relaxed: pymatgen Structure as a dict (Å).")
 

@@ -37,7 +37,7 @@ def band_structure_png(bands: Bands, path: Path, title: str, threshold: float) -
     x, frequencies = curves[:, 0], curves[:, 4]
     lowest = _lowest(curves)
     bottom, top = _range(frequencies)
-    ticks = _ticks(bands)
+    ticks = path_ticks(bands)
 
     # Without pyplot nothing is kept between figures, and threads do not meet.
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
@@ -87,7 +87,7 @@ def band_structure_html(bands: Bands, path: Path, title: str, threshold: float) 
     curves = _curves(bands)
     lowest = _lowest(curves)
     bottom, top = _range(curves[:, 4])
-    ticks = _ticks(bands)
+    ticks = path_ticks(bands)
     imaginary = lowest[4] < threshold
 
     figure = go.Figure()
@@ -195,7 +195,7 @@ def _range(frequencies: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(bands: Bands) -> list[tuple[float, str]]:
+def path_ticks(bands: Bands) -> list[tuple[float, str]]:
     """Distance and label of each high-symmetry point, joined as ``U|K`` where the path jumps.
 
     Phonopy gives a segment that continues into the next one label, its start, and one that does not two.

@@ -1,6 +1,6 @@
 """What can become of a crystal: how far it came, what became of it, and why.
 
-Kept apart from the documents, whose emmet types take seconds to import: parsers start often.
+Kept apart from the documents: parsers start often, and need nothing else of them.
 """
 
 from __future__ import annotations
@@ -55,4 +55,5 @@ class Reason(StrEnum):
     FORCES_EXPLODED = "forces_exploded"
     NOT_FINITE = "not_finite"
     OUT_OF_MEMORY = "out_of_memory"
+    KILLED_WORKER = "killed_worker"
     EXCEPTION = "exception"

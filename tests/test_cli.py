@@ -77,11 +77,11 @@ def test_the_main_job(crystals, tmp_path):
     assert "0 new" in again.output
     assert rows(out) == found
 
-    shown = invoke("show", "toys-simple_cubic", "--out", out)
+    shown = invoke("show", "toys-simple_cubic", out)
     assert shown.exit_code == 0, shown.output
     assert "unstable" in shown.output
     assert [p.suffix for p in sorted((out / "figures").iterdir())] == [".html", ".png"]
-    assert "no crystal" in invoke("show", "toys-nobody", "--out", out).output
+    assert "no crystal" in invoke("show", "toys-nobody", out).output
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_main_job(crystals, tmp_path):
         (["run", "{crystals}", "--set", "x", "--potential", "nobody"], "no potential"),
         (["run", "{crystals}", "--set", "x", "--potential", TOY, "--protocol", "none"], "no protocol"),
         (["run", "{crystals}", "--set", "x", "--potential", TOY, "--condition", "gap"], "KEY=VALUE"),
-        (["show", "x", "--out", "nowhere"], "nowhere"),
+        (["show", "x", "nowhere"], "nowhere"),
         (["potentials", "fetch", "sevennet-0"], "nothing to download"),
     ],
 )

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emmet.core.symmetry import SymmetryData
 from pymatgen.core import Lattice, Structure
 
-from phononbench_flows.documents import CrystalDocument, Minimum, PhononRecord, PotentialRecord, RelaxationRecord
+from phononbench_flows.documents import (
+    CrystalDocument,
+    Minimum,
+    PhononRecord,
+    PotentialRecord,
+    RelaxationRecord,
+    Symmetry,
+)
 from phononbench_flows.export import COLUMNS, write_results
 from phononbench_flows.outcomes import Reason, Stage, Status
 
@@ -57,8 +63,8 @@ def judged(number: int, status: Status, **changes: Any) -> CrystalDocument:
         "nsites": 8,
         "elements": ["Cl", "Na"],
         "condition": {"target": "=Na", "bulk_modulus": 20.5},
-        "symmetry_initial": SymmetryData(symbol="P1", number=1),
-        "symmetry_relaxed": SymmetryData(symbol="Fm-3m", number=225),
+        "symmetry_initial": Symmetry(symbol="P1", number=1),
+        "symmetry_relaxed": Symmetry(symbol="Fm-3m", number=225),
         "relaxed_structure": SALT.as_dict(),
         "timings": {Stage.RELAXED: 1.5, Stage.FORCE_CONSTANTS: 2.5, Stage.JUDGED: 0.5},
     }

@@ -52,16 +52,16 @@ def layout_of(page: str) -> dict:
 def test_labels_and_jumps():
     bands = made_up(1.0)
     bands.labels = ["GAMMA", *LABELS[1:]]
-    assert figures._ticks(bands) == [(0.0, "Γ"), (0.4, "X"), (0.6, "U|K"), (1.0, "Σ₀")]
+    assert figures.path_ticks(bands) == [(0.0, "Γ"), (0.4, "X"), (0.6, "U|K"), (1.0, "Σ₀")]
     bands.connections, bands.labels = [False, False, False], ["A", "B", "B", "C", "D", "$\\mathrm{S_{12}}$"]
-    assert figures._ticks(bands) == [(0.0, "A"), (0.4, "B"), (0.6, "C|D"), (1.0, "S₁₂")]
+    assert figures.path_ticks(bands) == [(0.0, "A"), (0.4, "B"), (0.6, "C|D"), (1.0, "S₁₂")]
 
 
 def test_too_few_labels_are_an_error():
     bands = made_up(1.0)
     bands.labels = ["A", "B", "C", "D"]
     with pytest.raises(ValueError, match="zip"):
-        figures._ticks(bands)
+        figures.path_ticks(bands)
 
 
 def test_curves_are_cut_at_zero():

@@ -32,6 +32,15 @@ SetOption = Annotated[str, typer.Option("--set", help="Name of the set that thes
 ConditionOption = Annotated[
     list[str] | None, typer.Option("--condition", help="KEY=VALUE that the generator was asked for; repeatable.")
 ]
+AboutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--about",
+        metavar="KEY=VALUE|FILE.yaml",
+        help="What the tables need to know of the set: model, training_set, architecture, parameters, n_generated, "
+        "generation_seconds, generation_hardware; repeatable. A set.yaml in the folder of the crystals says it too.",
+    ),
+]
 ReferenceOption = Annotated[
     Path | None, typer.Option("--reference", help="Crystals that count as known (any input that `run` takes).")
 ]
@@ -77,6 +86,8 @@ def checked_set_name(name: str) -> str:
     """The name of ``--set``; it begins every structure id."""
     if not _SET_PATTERN.match(name):
         stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
+    if name == "all":
+        stop("--set all: in tables this name stands for all sets together")
     return name
 
 

@@ -1,9 +1,8 @@
-"""Commands for one machine: run, show, protocol, potentials. Heavy imports wait until they are needed."""
+"""Commands for one machine: run, protocol, potentials. Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from phononbench_flows.cli.common import (
     DEFAULT_OUT,
+    AboutOption,
     ConditionOption,
     Inputs,
     LimitOption,
@@ -40,6 +40,7 @@ def run(
     inputs: Inputs,
     set_name: SetOption,
     condition: ConditionOption = None,
+    about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
     protocol: ProtocolOption = "paper",
     out_dir: Results = DEFAULT_OUT,
@@ -54,9 +55,11 @@ def run(
     from phononbench_flows.display import funnel_table
     from phononbench_flows.engine.batch import UndeliverableError
     from phononbench_flows.export import write_results
+    from phononbench_flows.flows.portions import OutOfTimeError
     from phononbench_flows.ingest import CrystalSet, ingest
     from phononbench_flows.progress import Progress
     from phononbench_flows.run import run_here
+    from phononbench_flows.sets import SetError, describe_set
     from phononbench_flows.statistics import funnel
     from phononbench_flows.store import ResultsStore, StoreError
     from phononbench_flows.structures import InputError, start_early
@@ -68,8 +71,9 @@ def run(
     start_early()
     try:
         loaded = potentials.load(potential, device)
-        crystals = CrystalSet(set_name, conditions, chosen, loaded.record(), loaded.elements)
         with ResultsStore.open(out_dir.absolute()) as store:
+            described = describe_set(store, set_name, inputs, about or (), conditions)
+            crystals = CrystalSet(set_name, described.condition, chosen, loaded.record(), loaded.elements)
             with err.status("reading and screening crystals") as status:
                 found = ingest(
                     inputs,
@@ -88,36 +92,10 @@ def run(
             table = write_results(
                 store.documents(criteria, sort={"id": 1}), out_dir / set_name / f"{slug(potential)}-{chosen.name}"
             )
-            out.print(funnel_table(funnel(store.query(criteria, ["status", "stage"])), set_name))
+            found_funnel = funnel(store.query(criteria, ["status", "stage"]), described.n_generated)
+            out.print(funnel_table(found_funnel, set_name))
             out.print(f"results: {table}\nstable crystals: {table.parent / 'stable'}", soft_wrap=True)
-    except (PotentialError, InputError, StoreError, BlobError, UndeliverableError) as error:
-        stop(str(error))
-
-
-@app.command()
-def show(
-    crystal_id: Annotated[str, typer.Argument(metavar="ID", help="Structure id, as in results.csv.")],
-    out_dir: Results = DEFAULT_OUT,
-    figures: Annotated[Path | None, typer.Option(help="Directory for the band structure's PNG and HTML.")] = None,
-) -> None:
-    """Print one crystal, and draw its band structure."""
-    from phononbench_flows.blobs import BlobError
-    from phononbench_flows.display import crystal_table
-    from phononbench_flows.show import draw
-    from phononbench_flows.store import ResultsStore, StoreError
-
-    if not out_dir.is_dir():
-        stop(f"there are no results in {out_dir}: name their directory with --out")
-    try:
-        with ResultsStore.open(out_dir.absolute()) as store:
-            documents = list(store.documents({"id": crystal_id}, sort={"updated_at": 1}))
-            if not documents:
-                stop(f"no crystal {crystal_id!r} in {out_dir}")
-            for document in documents:
-                out.print(crystal_table(document))
-                for path in draw(document, store, figures or out_dir / "figures"):
-                    out.print(str(path), soft_wrap=True)
-    except (StoreError, BlobError) as error:
+    except (PotentialError, InputError, SetError, StoreError, BlobError, UndeliverableError, OutOfTimeError) as error:
         stop(str(error))
 
 

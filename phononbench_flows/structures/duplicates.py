@@ -6,7 +6,9 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pymatgen.core.structure import Structure
@@ -34,6 +36,22 @@ def content_hash(structure: Structure) -> str:
     return hashlib.sha256(json.dumps([lattice.tolist(), sites]).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A crystal in a fraction of a Structure's memory: a Matcher may keep a hundred thousand."""
+
+    matrix: np.ndarray
+    species: tuple[Any, ...]
+    coordinates: np.ndarray
+
+    @classmethod
+    def of(cls, structure: Structure) -> _Packed:
+        return cls(structure.lattice.matrix.copy(), tuple(structure.species), structure.frac_coords)
+
+    def structure(self) -> Structure:
+        return Structure(self.matrix, self.species, self.coordinates)
+
+
 class Matcher:
     """Representatives by name, and the question which of them a crystal repeats.
 
@@ -43,8 +61,8 @@ class Matcher:
 
     def __init__(self, rules: Screening) -> None:
         self._matcher = StructureMatcher(ltol=rules.ltol, stol=rules.stol, angle_tol=rules.angle_tol)
-        self._added: defaultdict[str, list[tuple[str, Structure]]] = defaultdict(list)
-        self._reduced: defaultdict[tuple[str, int], list[tuple[str, Structure]]] = defaultdict(list)
+        self._added: defaultdict[str, list[tuple[str, _Packed]]] = defaultdict(list)
+        self._reduced: defaultdict[tuple[str, int], list[tuple[str, _Packed]]] = defaultdict(list)
         self._size = 0
 
     def __len__(self) -> int:
@@ -52,7 +70,7 @@ class Matcher:
 
     def add(self, name: str, structure: Structure) -> None:
         """Make the crystal a representative. It is reduced only when its formula is asked for."""
-        self._added[_formula(structure)].append((name, structure))
+        self._added[_formula(structure)].append((name, _Packed.of(structure)))
         self._size += 1
 
     def find(self, structure: Structure) -> str | None:
@@ -63,19 +81,19 @@ class Matcher:
         """Like :meth:`find`; a crystal that repeats none becomes a representative itself."""
         found, key, reduced = self._find(structure)
         if found is None:
-            self._reduced[key].append((name, reduced))
+            self._reduced[key].append((name, _Packed.of(reduced)))
             self._size += 1
         return found
 
     def _find(self, structure: Structure) -> tuple[str | None, tuple[str, int], Structure]:
         formula = _formula(structure)
         for name, waiting in self._added.pop(formula, ()):
-            reduced = _reduce(waiting)
-            self._reduced[formula, len(reduced)].append((name, reduced))
+            reduced = _reduce(waiting.structure())
+            self._reduced[formula, len(reduced)].append((name, _Packed.of(reduced)))
         reduced = _reduce(structure)
         key = (formula, len(reduced))
         for name, representative in self._reduced.get(key, ()):
-            if self._matcher.fit(representative, reduced, skip_structure_reduction=True):
+            if self._matcher.fit(representative.structure(), reduced, skip_structure_reduction=True):
                 return name, key, reduced
         return None, key, reduced
 

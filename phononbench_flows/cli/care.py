@@ -1,0 +1,179 @@
+"""Commands that take care of a cluster's work: worker, doctor, status, janitor. Heavy imports wait."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from phononbench_flows.cli.cluster import LaunchpadOption, StoreOption
+from phononbench_flows.cli.common import app, err, out, stop
+
+if TYPE_CHECKING:
+    from fireworks import FWorker, LaunchPad
+
+    from phononbench_flows.janitor import Report
+    from phononbench_flows.status import SetStatus
+
+FworkerOption = Annotated[
+    Path | None,
+    typer.Option("--fworker", "-w", help="A my_fworker.yaml; by default the one that `rlaunch` finds, else any work."),
+]
+
+
+def _launchpad(file: Path | None, store: str) -> LaunchPad:
+    from phononbench_flows.launchpad import LaunchError, launchpad
+    from phononbench_flows.store import DEFAULT_DATABASE, StoreError, full_spec
+
+    try:
+        return launchpad(file, database=full_spec(store).get("database", DEFAULT_DATABASE))
+    except (LaunchError, StoreError) as error:
+        stop(str(error))
+
+
+def _fworker(file: Path | None) -> FWorker:
+    from fireworks import FWorker
+
+    if file is None:
+        return FWorker.auto_load()
+    try:
+        return FWorker.from_file(str(file))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        stop(f"{file} does not describe a worker: {type(error).__name__}: {error}")
+
+
+@app.command()
+def worker(
+    launchpad_file: LaunchpadOption = None,
+    fworker_file: FworkerOption = None,
+    store: StoreOption = "mongo",
+    timeout: Annotated[float | None, typer.Option(min=0, help="Begin nothing new after so many seconds.")] = None,
+    idle: Annotated[float, typer.Option(min=0, help="Seconds to wait for work when there is none.")] = 60.0,
+    folder: Annotated[Path, typer.Option(help="Where each firework gets a folder of its own.")] = Path(),
+) -> None:
+    """Compute what waits on the LaunchPad, until nothing does or the Slurm job is nearly over."""
+    import logging
+
+    from phononbench_flows import time_limit
+    from phononbench_flows.worker import UnfitError, work
+
+    # Ours only: FireWorks' loggers have handlers of their own, and would tell everything twice.
+    logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())
+    if timeout is not None:
+        time_limit.begin_nothing_after(timeout)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        work(_launchpad(launchpad_file, store), _fworker(fworker_file), folder.absolute(), idle=idle)
+    except UnfitError as error:
+        stop(f"this worker does not start, and nothing was taken: {error}")
+
+
+@app.command()
+def doctor(
+    launchpad_file: LaunchpadOption = None, fworker_file: FworkerOption = None, store: StoreOption = "mongo"
+) -> None:
+    """Check whether a worker could work here, and say what to do where it could not."""
+    from phononbench_flows.preflight import State, preflight
+
+    table = Table("check", "", "found", "what to do")
+    colours = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
+    failed = False
+    with err.status("looking around"):
+        for check in preflight(_launchpad(launchpad_file, store), _fworker(fworker_file)):
+            failed = failed or check.state == State.FAILED
+            state = f"[{colours[check.state]}]{check.state}[/]"
+            table.add_row(check.name, state, escape(check.said), escape(check.advice))
+    out.print(table)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    set_name: Annotated[str | None, typer.Option("--set", help="Only this set.")] = None,
+    store: StoreOption = "mongo",
+    launchpad_file: LaunchpadOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show how far each set is: waiting, running, judged, failed and why, rate, time left."""
+    from pymongo.errors import PyMongoError
+
+    from phononbench_flows.status import set_statuses
+    from phononbench_flows.store import ResultsStore, StoreError, full_spec
+
+    try:
+        spec = full_spec(store)
+        lp = _launchpad(launchpad_file, store) if spec["kind"] == "mongo" else None
+        with ResultsStore.open(spec) as results:
+            found = list(set_statuses(results, lp, set_name))
+    except StoreError as error:
+        stop(str(error))
+    except PyMongoError as error:
+        stop(f"the LaunchPad does not answer: {type(error).__name__}")
+    if set_name and not found:
+        stop(f"there is no set {set_name!r} in {' '.join(spec.values())}")
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+    else:
+        out.print(_status_table(found))
+
+
+def _status_table(found: list[SetStatus]) -> Table:
+    columns = ("set", "protocol", "waiting", "running", "finished", "failed", "per hour", "left", "fireworks")
+    table = Table(*columns)
+    for each in found:
+        left = "" if each.seconds_left is None else str(timedelta(seconds=round(each.seconds_left)))
+        rate = "" if each.per_hour is None else f"{each.per_hour:.3g}"
+        counts = (each.statuses, each.reasons, each.fireworks)
+        finished, failed, fireworks = ("\n".join(f"{n} {name}" for name, n in sorted(c.items())) for c in counts)
+        numbers = (str(each.waiting), str(each.running))
+        table.add_row(each.set, each.protocol_id, *numbers, finished, failed, rate, left, fireworks)
+    return table
+
+
+@app.command()
+def janitor(
+    launchpad_file: LaunchpadOption = None,
+    store: StoreOption = "mongo",
+    every: Annotated[
+        float | None, typer.Option(min=1, help="Go on, with so many seconds between two rounds; by default one round.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is out of order, and mend nothing.")] = False,
+    lock_seconds: Annotated[
+        float, typer.Option(min=0, help="A workflow locked so long without a break is locked by nobody.")
+    ] = 60.0,
+    lost_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="Without a word from a worker elsewhere; by default FireWorks' RUN_EXPIRATION_SECS."),
+    ] = None,
+) -> None:
+    """Mend what killed workers and lost connections left on the LaunchPad."""
+    from pymongo.errors import PyMongoError
+
+    from phononbench_flows.janitor import Limits, look_after
+
+    lp = _launchpad(launchpad_file, store)
+    limits = Limits(lock=lock_seconds) if lost_seconds is None else Limits(lock=lock_seconds, ping=lost_seconds)
+    said: set[Report] = set()
+    while True:
+        try:
+            for report in look_after(lp, limits, dry_run=dry_run):
+                # What is left for a person is not told anew every round.
+                if report not in said:
+                    out.print(f"firework {report.fw_id}: {report.said}: {report.outcome}", markup=False, soft_wrap=True)
+                if report.outcome == "left":
+                    said.add(report)
+        except PyMongoError as error:
+            if every is None:
+                stop(f"the LaunchPad does not answer: {type(error).__name__}")
+            err.print(f"the LaunchPad does not answer: {type(error).__name__}", style="yellow")
+        if every is None:
+            return
+        time.sleep(every)

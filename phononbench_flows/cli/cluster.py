@@ -1,0 +1,195 @@
+"""Commands for a cluster: init-db, launchpad, submit. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from phononbench_flows.cli.common import (
+    AboutOption,
+    ConditionOption,
+    Inputs,
+    LimitOption,
+    PotentialOption,
+    ProtocolOption,
+    ReferenceOption,
+    SetOption,
+    app,
+    checked_set_name,
+    chosen_protocol,
+    err,
+    out,
+    read_conditions,
+    stop,
+)
+from phononbench_flows.potentials import DEFAULT, PotentialError
+
+if TYPE_CHECKING:
+    from phononbench_flows.potentials import Checkpoint
+
+LaunchpadOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--launchpad", "-l", help="A my_launchpad.yaml; by default the one that `lpad` finds, else the environment."
+    ),
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="PHONONBENCH_STORE", help="mongo, mongo:DATABASE or mongo:DATABASE:SHARED_DIRECTORY_OF_BLOBS."
+    ),
+]
+
+
+def _mongo_spec(store: str) -> dict[str, str]:
+    from phononbench_flows.store import StoreError, full_spec
+
+    try:
+        spec = full_spec(store)
+    except StoreError as error:
+        stop(str(error))
+    if spec["kind"] != "mongo":
+        stop(f"--store {store}: workers on other machines need a MongoDB server, such as `mongo`")
+    return spec
+
+
+@app.command("init-db")
+def init_db(store: StoreOption = "mongo", launchpad_file: LaunchpadOption = None) -> None:
+    """Make every index: of the results, of jobflow's outputs, and of the LaunchPad. Nothing is ever deleted."""
+    from jobflow import SETTINGS
+
+    from phononbench_flows.launchpad import LaunchError, address, init_launchpad, launchpad
+    from phononbench_flows.mongo import attempt
+    from phononbench_flows.outputs import OutputsStore
+    from phononbench_flows.store import ResultsStore, StoreError
+
+    spec = _mongo_spec(store)
+    outputs = SETTINGS.JOB_STORE.docs_store
+    if not isinstance(outputs, OutputsStore):
+        stop("jobflow does not keep its outputs in MongoDB yet: set JOBFLOW_CONFIG_FILE to launchers/jobflow.yaml")
+    try:
+        with ResultsStore.open(spec) as results:
+            results.create_indexes()
+        outputs.connect()
+        outputs.create_indexes()
+        lp = launchpad(launchpad_file, database=spec["database"])
+        attempt(lambda: init_launchpad(lp), address(lp), patience=0)
+    except (StoreError, LaunchError) as error:
+        stop(str(error))
+    out.print(f"results: database {spec['database']}; outputs: {outputs.name}; LaunchPad: database {lp.name}")
+
+
+@app.command("launchpad")
+def write_launchpad(
+    file: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("~/.fireworks/my_launchpad.yaml"),
+    store: StoreOption = "mongo",
+) -> None:
+    """Write a my_launchpad.yaml for `lpad`, `rlaunch` and `qlaunch`, with the environment's login and for you alone."""
+    from phononbench_flows import launchpad
+    from phononbench_flows.mongo import mongo_uri
+    from phononbench_flows.store import StoreError
+
+    path = file.expanduser()
+    try:
+        launchpad.write_launchpad(path, launchpad.launchpad_settings(mongo_uri(), _mongo_spec(store)["database"]))
+    except (StoreError, launchpad.LaunchError, OSError) as error:
+        stop(str(error))
+    out.print(f"{path} (mode 600)", soft_wrap=True)
+
+
+@app.command()
+def submit(
+    inputs: Inputs,
+    set_name: SetOption,
+    condition: ConditionOption = None,
+    about: AboutOption = None,
+    potential: PotentialOption = DEFAULT,
+    protocol: ProtocolOption = "paper",
+    reference: ReferenceOption = None,
+    limit: LimitOption = None,
+    device: Annotated[str, typer.Option(help="What workers compute on: auto, cpu, cuda or cuda:N.")] = "auto",
+    store: StoreOption = "mongo",
+    launchpad_file: LaunchpadOption = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a file per chunk for `lpad add` instead.")
+    ] = None,
+    adopt_files: Annotated[
+        bool, typer.Option("--adopt-files", help="Add chunks that an earlier --write left in files, too.")
+    ] = False,
+    chunk_cost: Annotated[
+        float | None, typer.Option(min=1, help="Bound on a chunk's cost: atoms through the potential, estimated.")
+    ] = None,
+) -> None:
+    """Hand a set to the cluster, in chunks. Run again, it hands out only what is new or was broken off."""
+    from phononbench_flows.chunks import TARGET, costed
+    from phononbench_flows.documents import PotentialRecord
+    from phononbench_flows.ingest import CrystalSet, ingest
+    from phononbench_flows.launch import require_ready
+    from phononbench_flows.launch import submit as hand_out
+    from phononbench_flows.launchpad import LaunchError, address, launchpad
+    from phononbench_flows.mongo import attempt
+    from phononbench_flows.sets import SetError, describe_set
+    from phononbench_flows.store import ResultsStore, StoreError
+    from phononbench_flows.structures import InputError, start_early
+
+    if write and adopt_files:
+        stop("--write puts chunks into files, --adopt-files takes them out: give one of the two")
+    checked_set_name(set_name)
+    chosen, conditions, spec = chosen_protocol(protocol), read_conditions(condition), _mongo_spec(store)
+    start_early()
+    try:
+        found = _identified(potential)
+        record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256)
+        lp = launchpad(launchpad_file, database=spec["database"])
+        attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
+        with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
+            described = describe_set(results, set_name, inputs, about or (), conditions)
+            crystals = CrystalSet(set_name, described.condition, chosen, record, found.source.elements(found.path))
+            ingested = ingest(
+                inputs,
+                crystals,
+                results,
+                reference=reference,
+                limit=limit,
+                on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
+            )
+            waiting = costed(results, crystals, ingested.keys)
+            # While the server is away it is simply done again, as it would be if this process had been killed.
+            done = attempt(
+                lambda: hand_out(
+                    lp,
+                    crystals,
+                    waiting,
+                    store=results.spec,
+                    potential=_name_for_workers(found),
+                    device=device,
+                    target=chunk_cost or TARGET,
+                    folder=write.absolute() if write else None,
+                    adopt_files=adopt_files,
+                    on_chunks=lambda n: status.update(f"handing out chunks: {n}"),
+                ),
+                address(lp),
+            )
+    except (PotentialError, InputError, SetError, StoreError, LaunchError, OSError) as error:
+        stop(str(error))
+    out.print(f"{len(ingested.keys)} crystals, {ingested.new} new, {ingested.changed} changed, {len(waiting)} waiting")
+    where = f"written to {write}" if write else "added to the LaunchPad"
+    out.print(f"{done.crystals} crystals in {done.chunks} chunks {where}", soft_wrap=True)
+    if done.repaired:
+        out.print(f"{done.repaired} of these chunks had been left by a submission that was broken off")
+    for place, number in done.elsewhere.items():
+        out.print(f"{number} crystals left alone, since they wait {place}", soft_wrap=True)
+
+
+def _identified(potential: str) -> Checkpoint:
+    from phononbench_flows import potentials
+
+    err.print(f"identifying {potential}", style="dim")
+    return potentials.identify(potential)
+
+
+def _name_for_workers(found: Checkpoint) -> str:
+    """A checkpoint's path in full, since workers run elsewhere; any other name as it is."""
+    return str(found.path) if found.path and found.name.endswith(".pth") else found.name

@@ -1,0 +1,335 @@
+"""Commands that read results: report, query, show, pack, verify, unpack. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from phononbench_flows.cli.common import ConditionOption, app, chosen_protocol, err, out, read_conditions, stop
+from phononbench_flows.outcomes import Reason, Status
+from phononbench_flows.protocol import PRESETS
+
+if TYPE_CHECKING:
+    from phononbench_flows.bundle import Manifest
+    from phononbench_flows.documents import CrystalDocument
+    from phononbench_flows.store import ResultsStore
+
+_SHOWN = 50  # rows of a table on the terminal, unless asked otherwise
+
+Where = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RESULTS]",
+        help="Directory of a local run, or mongo:DATABASE; without it the store that PHONONBENCH_STORE names.",
+    ),
+]
+SetsOption = Annotated[list[str] | None, typer.Option("--set", help="Only this set; repeatable.")]
+JudgedByOption = Annotated[
+    str | None, typer.Option("--protocol", help="Id or name of the protocol, where the store holds several.")
+]
+
+
+class Format(StrEnum):
+    """What ``query`` writes."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    EXTXYZ = "extxyz"
+    CIF = "cif"
+
+
+@contextmanager
+def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
+    """The store that is meant; what is wrong with it, or with what is asked of it, ends the command.
+
+    Args:
+        where: as given on the command line.
+        new: whether a directory may be one that has no results yet.
+    """
+    from phononbench_flows.bundle import BundleError
+    from phononbench_flows.export import ExportError
+    from phononbench_flows.query import QueryError
+    from phononbench_flows.rows import SelectionError
+    from phononbench_flows.store import ResultsStore, StoreError, configured_spec, full_spec
+
+    try:
+        spec = full_spec(where) if where else configured_spec()
+        if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
+            stop(f"there are no results in {spec['path']}")
+        with ResultsStore.open(spec) as store:
+            yield store
+    except (BundleError, ExportError, QueryError, SelectionError, StoreError) as error:
+        stop(str(error))
+
+
+@app.command()
+def report(
+    where: Where = None,
+    *,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the report.")],
+    sets: SetsOption = None,
+    protocol: JudgedByOption = None,
+    bands: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Band structures in the page, at most: of every set's stable and unstable crystals in turn, those "
+            "closest to the threshold first.",
+        ),
+    ] = 500,
+) -> None:
+    """Write the report: tables, figures, and one page that needs no network."""
+    with _opened(where) as store:
+        from phononbench_flows.report import write_report
+        from phononbench_flows.rows import read_crystals
+
+        page = write_report(store, read_crystals(store, sets=sets, protocol=protocol), out_dir, bands)
+        out.print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+
+
+@app.command()
+def query(
+    where: Where = None,
+    *,
+    status: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(Status)}; repeatable: any of them.", show_default=False)
+    ] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Name of a set; repeatable: any of them.")] = None,
+    protocol: Annotated[list[str] | None, typer.Option(help="Id of a protocol; repeatable: any of them.")] = None,
+    elements: Annotated[str | None, typer.Option(metavar="O,Ti", help="Elements that must all be there.")] = None,
+    any_of: Annotated[str | None, typer.Option(metavar="S,Se", help="At least one of these.")] = None,
+    none_of: Annotated[str | None, typer.Option(metavar="Pb,Cd", help="None of these.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="O,Ti,Sr", help="No element beside these.")] = None,
+    nelements: Annotated[str | None, typer.Option(metavar="2:3", help="Number of elements: 3, 2:4, :3 or 2:.")] = None,
+    natoms: Annotated[
+        str | None, typer.Option(metavar=":20", help="Atoms in the cell as given, in the same way.")
+    ] = None,
+    crystal_system: Annotated[
+        list[str] | None, typer.Option(help="Of the relaxed crystal, such as cubic; repeatable: any of them.")
+    ] = None,
+    space_group: Annotated[
+        list[str] | None, typer.Option(help="Of the relaxed crystal, 225 or Fm-3m; repeatable: any of them.")
+    ] = None,
+    formula: Annotated[list[str] | None, typer.Option(help="Such as SrTiO3; repeatable: any of them.")] = None,
+    condition: ConditionOption = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="With --status stable or unstable: as if judged at this threshold (THz, such as -0.1)."),
+    ] = None,
+    reason: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
+    ] = None,
+    filter_text: Annotated[
+        str | None, typer.Option("--where", metavar="JSON", help="A MongoDB filter that has to hold too.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.TABLE,
+    out_path: Annotated[
+        Path | None,
+        typer.Option("--out", help="File or, for cif, empty folder; csv and jsonl go to the terminal without."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many crystals.")] = None,
+) -> None:
+    """List or export crystals: what is given has to hold all at once."""
+    if out_path is None and form in {Format.PARQUET, Format.EXTXYZ, Format.CIF}:
+        stop(f"--format {form} needs --out")
+    if out_path is not None and form is Format.TABLE:
+        stop("a table goes to the terminal: for --out choose another --format")
+    with _opened(where) as store:
+        from phononbench_flows.query import Question, Range, criteria, parse_where
+
+        question = Question(
+            statuses=status or (),
+            sets=sets or (),
+            protocols=protocol or (),
+            all_of=_symbols(elements),
+            any_of=_symbols(any_of),
+            none_of=_symbols(none_of),
+            only=_symbols(only),
+            nelements=Range.parse(nelements) if nelements else None,
+            natoms=Range.parse(natoms) if natoms else None,
+            crystal_systems=crystal_system or (),
+            space_groups=space_group or (),
+            formulas=formula or (),
+            reasons=reason or (),
+            condition=read_conditions(condition),
+            threshold=threshold,
+            where=parse_where(filter_text) if filter_text else None,
+        )
+        asked = criteria(question)
+        rows = limit or (_SHOWN if form is Format.TABLE else 0)
+        documents = store.documents(asked, sort={"id": 1}, limit=rows)
+        if form is Format.TABLE:
+            _print_table(documents, store.count(asked))
+        else:
+            _write(form, documents, out_path)
+
+
+def _symbols(text: str | None) -> list[str]:
+    return [symbol.strip() for symbol in text.split(",")] if text else []
+
+
+def _print_table(documents: Iterator[CrystalDocument], total: int) -> None:
+    table = Table(show_edge=False)
+    table.add_column("crystal", no_wrap=True)
+    for name in ("formula", "status", "reason"):
+        table.add_column(name)
+    table.add_column("lowest (THz)", justify="right")
+    table.add_column("space group")
+    table.add_column("atoms", justify="right")
+    for document in documents:
+        lowest = document.phonon.judged if document.phonon else None
+        relaxed = document.symmetry_relaxed
+        cells = (
+            document.id,
+            document.formula_pretty,
+            document.status,
+            document.reason,
+            None if lowest is None else f"{lowest.frequency:.4g}",
+            relaxed.symbol if relaxed else None,
+            document.nsites,
+        )
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    out.print(table)
+    shown = f"{table.row_count} of {total}" if table.row_count < total else str(total)
+    err.print(f"{shown} crystals", style="dim", highlight=False)
+
+
+def _write(form: Format, documents: Iterator[CrystalDocument], path: Path | None) -> None:
+    """Write the documents, and say how many there were and how many had no structure to write."""
+    from phononbench_flows import export
+
+    seen = 0
+
+    def counted() -> Iterator[CrystalDocument]:
+        nonlocal seen
+        for seen, document in enumerate(documents, start=1):  # noqa: B007
+            yield document
+
+    written: int | None = None
+    if path is not None and form is not Format.CIF:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if form is Format.PARQUET and path is not None:
+        export.write_parquet(path, counted())
+    elif form is Format.CIF and path is not None:
+        written = export.write_cifs(path, counted())
+    else:
+        with _text(path) as stream:
+            if form is Format.CSV:
+                export.write_csv(stream, export.COLUMNS, map(export.row, counted()))
+            elif form is Format.JSONL:
+                stream.writelines(map(export.json_line, counted()))
+            else:
+                written = export.write_extxyz(stream, counted())
+    without = "" if written in {None, seen} else f", {seen - (written or 0)} of them without a structure"
+    err.print(f"{seen} crystals{without}", style="dim", highlight=False)
+
+
+def _text(path: Path | None) -> nullcontext[TextIO] | TextIO:
+    """A file for text, or standard output, which stays open."""
+    return nullcontext(sys.stdout) if path is None else path.open("w", encoding="utf-8", newline="")
+
+
+@app.command()
+def show(
+    crystal_id: Annotated[str, typer.Argument(metavar="ID", help="Structure id, as in results.csv.")],
+    where: Where = None,
+    figures: Annotated[Path | None, typer.Option(help="Directory for the band structure's PNG and HTML.")] = None,
+) -> None:
+    """Print one crystal and its structure, and draw its band structure."""
+    with _opened(where) as store:
+        from phononbench_flows.display import crystal_table, structure_table
+        from phononbench_flows.show import draw
+
+        documents = list(store.documents({"id": crystal_id}, sort={"updated_at": 1}))
+        if not documents:
+            stop(f"there is no crystal {crystal_id!r} in the store")
+        folder = figures or Path(store.spec.get("path", ".")) / "figures"
+        for document in documents:
+            out.print(crystal_table(document, store.get_set(document.set)))
+            if (structure := structure_table(document)) is not None:
+                out.print(structure)
+            for path in draw(document, store, folder):
+                out.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def pack(
+    where: Where = None,
+    *,
+    set_name: Annotated[str, typer.Option("--set", help="Name of the set.")],
+    out_path: Annotated[Path, typer.Option("--out", metavar="FILE.zip", help="The bundle.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Preset ({', '.join(PRESETS)}) or YAML file: how the set was judged, if by several protocols or by "
+            "one of your own."
+        ),
+    ] = None,
+    force_constants: Annotated[bool, typer.Option("--force-constants", help="Put in the force constants.")] = False,
+    with_report: Annotated[bool, typer.Option("--report", help="Put in the report of the set.")] = False,
+) -> None:
+    """Pack an evaluated set into one file that others can verify and unpack."""
+    chosen = chosen_protocol(protocol) if protocol else None
+    with _opened(where) as store, tempfile.TemporaryDirectory(prefix="phononbench-report-") as folder:
+        from phononbench_flows import bundle
+
+        found = Path(folder) if with_report else None
+        if found is not None:
+            _report_for(store, set_name, bundle.judged_by(store, set_name, chosen)[0], found)
+        manifest = bundle.pack(
+            store, set_name, out_path, protocol=chosen, force_constants=force_constants, report=found
+        )
+        _say(manifest, out_path)
+
+
+def _report_for(store: ResultsStore, set_name: str, protocol_id: str, folder: Path) -> None:
+    from phononbench_flows.report import write_report
+    from phononbench_flows.rows import read_crystals
+
+    write_report(store, read_crystals(store, sets=[set_name], protocol=protocol_id), folder)
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle made by `pack`.")]) -> None:
+    """Check every byte of a bundle, and that its documents, protocol and counts hold together."""
+    from phononbench_flows import bundle
+
+    try:
+        _say(bundle.verify(path), path)
+    except bundle.BundleError as error:
+        stop(str(error))
+
+
+@app.command()
+def unpack(
+    path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle made by `pack`.")], where: Where = None
+) -> None:
+    """Verify a bundle, and put its set into a store of your own."""
+    with _opened(where, new=True) as store:
+        from phononbench_flows import bundle
+
+        _say(bundle.unpack(path, store), path)
+
+
+def _say(manifest: Manifest, path: Path) -> None:
+    counts = manifest.counts
+    parts = ("not_handed_in", "rejected", "duplicate", "known", "failed", "judged")
+    summed = " + ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in parts if counts[name])
+    out.print(
+        f"{path}: set {manifest.set}, {counts['generated']} generated = {summed or 'none'}, {counts['stable']} stable; "
+        f"{len(manifest.files)} files, {path.stat().st_size / 1e6:.1f} MB",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )

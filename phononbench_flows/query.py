@@ -1,0 +1,223 @@
+"""Plain questions as MongoDB filters, which the embedded store and a MongoDB server answer alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from phononbench_flows.outcomes import Reason, Status
+
+Scalar = str | float | int | bool
+CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
+LOWEST = "phonon.judged.frequency"
+"""Where a document keeps the lowest frequency that its verdict was read from, in THz."""
+
+_CODE = ("$where", "$function", "$accumulator", "$expr")
+_JUDGED = (Status.STABLE.value, Status.UNSTABLE.value)
+
+
+class QueryError(ValueError):
+    """A question that cannot be asked; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Whole numbers from ``low`` to ``high``, both included; None for no bound."""
+
+    low: int | None
+    high: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Range:
+        """The range of ``3``, ``2:4``, ``:20`` or ``8:``.
+
+        Raises:
+            QueryError: for anything else, and for a range of nothing.
+        """
+        found = re.fullmatch(r"(\d*)(:?)(\d*)", text)
+        low, high = (int(end) if end else None for end in (found[1], found[3])) if found else (None, None)
+        if found and not found[2]:
+            high = low
+        if low is None and high is None:
+            raise QueryError(f"{text!r} is no range: one is written 3, 2:4, :20 or 8:")
+        if low is not None and high is not None and low > high:
+            raise QueryError(f"nothing lies in the range {text!r}")
+        return cls(low, high)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which crystals are wanted. What is left empty does not matter; what is given has to hold all at once.
+
+    Attributes:
+        statuses: any of these.
+        sets: names of sets, any of these.
+        protocols: protocol ids, any of these.
+        all_of: elements that must all be there.
+        any_of: elements of which at least one must be there.
+        none_of: elements that must not be there.
+        only: elements beside which there must be no other.
+        nelements: number of elements.
+        natoms: number of atoms in the cell as given.
+        crystal_systems: of the relaxed crystal, any of these, in lower case.
+        space_groups: of the relaxed crystal, numbers or symbols, any of these.
+        formulas: any of these, in any order and multiple of the elements.
+        reasons: codes of why a crystal was rejected or failed, any of these.
+        condition: what the generator was asked for, key by key.
+        threshold: with ``stable`` or ``unstable`` among the statuses: as if judged at this threshold, in THz.
+        where: a MongoDB filter that has to hold too.
+    """
+
+    statuses: Sequence[str] = ()
+    sets: Sequence[str] = ()
+    protocols: Sequence[str] = ()
+    all_of: Sequence[str] = ()
+    any_of: Sequence[str] = ()
+    none_of: Sequence[str] = ()
+    only: Sequence[str] = ()
+    nelements: Range | None = None
+    natoms: Range | None = None
+    crystal_systems: Sequence[str] = ()
+    space_groups: Sequence[str | int] = ()
+    formulas: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    condition: Mapping[str, Scalar] = field(default_factory=dict)
+    threshold: float | None = None
+    where: Mapping[str, Any] | None = None
+
+
+def criteria(question: Question) -> dict[str, Any]:
+    """The MongoDB filter of a question.
+
+    Raises:
+        QueryError: an unknown status, reason, element, crystal system or space group, a threshold above zero or
+            without a verdict to apply it to, or a filter that would run code.
+    """
+    _refuse_unknown("status", question.statuses, [status.value for status in Status])
+    _refuse_unknown("reason", question.reasons, [reason.value for reason in Reason])
+    _refuse_unknown("crystal system", question.crystal_systems, CRYSTAL_SYSTEMS)
+    found: dict[str, Any] = {}
+    for name, values in (
+        ("set", question.sets),
+        ("protocol_id", question.protocols),
+        ("reason", question.reasons),
+        ("formula_pretty", [_reduced(formula) for formula in question.formulas]),
+        ("symmetry_relaxed.crystal_system", [system.title() for system in question.crystal_systems]),
+        ("symmetry_relaxed.number", list(dict.fromkeys(map(_space_group, question.space_groups)))),
+    ):
+        if values:
+            found[name] = _any_of(values)
+    for name, wanted in (("nelements", question.nelements), ("nsites", question.natoms)):
+        if wanted is not None:
+            found[name] = _between(wanted)
+    found |= _elements(question) | {f"condition.{key}": value for key, value in question.condition.items()}
+    found |= _judged(question.statuses, question.threshold)
+    if question.where is not None:
+        _refuse_code(question.where)
+        found["$and"] = [dict(question.where)]
+    return found
+
+
+def parse_where(text: str) -> dict[str, Any]:
+    """The filter of ``--where``.
+
+    Raises:
+        QueryError: if it is no JSON object.
+    """
+    try:
+        where = json.loads(text)
+    except ValueError as error:
+        raise QueryError(f"the filter is no JSON: {error}") from error
+    if not isinstance(where, dict):
+        raise QueryError('the filter has to be a JSON object, such as {"nsites": {"$lte": 8}}')
+    return where
+
+
+def _judged(statuses: Sequence[str], threshold: float | None) -> dict[str, Any]:
+    if threshold is None:
+        return {"status": _any_of(statuses)} if statuses else {}
+    verdicts = set(statuses).intersection(_JUDGED)
+    if threshold > 0:
+        raise QueryError(f"a threshold of {threshold:g} THz makes no sense: imaginary frequencies are negative")
+    if len(verdicts) != 1:
+        raise QueryError("a threshold needs one verdict to apply to: either stable or unstable")
+    side = "$gte" if Status.STABLE in verdicts else "$lt"
+    again = {"status": {"$in": list(_JUDGED)}, LOWEST: {side: threshold}}
+    others = [status for status in statuses if status not in verdicts]
+    return {"$or": [again, {"status": _any_of(others)}]} if others else again
+
+
+def _elements(question: Question) -> dict[str, Any]:
+    conditions: dict[str, Any] = {}
+    for operator, symbols in (("$all", question.all_of), ("$in", question.any_of), ("$nin", question.none_of)):
+        _refuse_unknown_elements(symbols)
+        if symbols:
+            conditions[operator] = list(symbols)
+    _refuse_unknown_elements(question.only)
+    if question.only:
+        # "No element that is none of these"; a file that could not be read has no elements at all.
+        conditions |= {"$not": {"$elemMatch": {"$nin": list(question.only)}}, "$ne": []}
+    return {"elements": conditions} if conditions else {}
+
+
+def _between(wanted: Range) -> Any:
+    if wanted.low == wanted.high:
+        return wanted.low
+    ends = {"$gte": wanted.low, "$lte": wanted.high}
+    return {operator: end for operator, end in ends.items() if end is not None}
+
+
+def _any_of(values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else {"$in": list(values)}
+
+
+def _reduced(formula: str) -> str:
+    from pymatgen.core import Composition
+
+    try:
+        composition = Composition(formula)
+    except ValueError as error:
+        raise QueryError(f"{formula!r} is no chemical formula") from error
+    _refuse_unknown_elements([element.symbol for element in composition])
+    return composition.reduced_formula
+
+
+def _space_group(group: str | int) -> int:
+    from pymatgen.symmetry.groups import SpaceGroup, sg_symbol_from_int_number
+
+    text = str(group)
+    try:
+        number = int(text) if text.isdigit() else SpaceGroup(text).int_number
+        sg_symbol_from_int_number(number)
+    except ValueError as error:
+        raise QueryError(f"{text!r} is no space group: one is written 225 or Fm-3m") from error
+    return number
+
+
+def _refuse_unknown(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise QueryError(f"there is no {what} {name!r}; there are {', '.join(known)}")
+
+
+def _refuse_unknown_elements(symbols: Sequence[str]) -> None:
+    from pymatgen.core import Element
+
+    for symbol in symbols:
+        if not Element.is_valid_symbol(symbol):
+            raise QueryError(f"there is no element {symbol!r}")
+
+
+def _refuse_code(where: Any) -> None:
+    """Operators that run code on the server, or that the embedded store does not answer as a server would."""
+    items = where.items() if isinstance(where, Mapping) else []
+    for name, value in items:
+        if name in _CODE:
+            raise QueryError(f"the filter may not contain {name}")
+        _refuse_code(value)
+    if isinstance(where, list):
+        for value in where:
+            _refuse_code(value)

@@ -1,0 +1,190 @@
+// Charts, drawn by Plotly in the colours of the page.
+
+// After Okabe and Ito: colour-blind people tell them apart.
+const PALETTES = {
+  light: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7a68c4"],
+  dark: ["#4aa8e0", "#f08a4b", "#37c79b", "#e39cc5", "#f0b93a", "#9fd6f7", "#c9a866", "#ab9cf0"],
+};
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const FATES = {
+  stable: "#0072b2", unstable: "#e69f00", pending: "#f0e442", failed: "#c8281e",
+  rejected: "#cc79a7", known: "#56b4e9", duplicate: "#a8d8ee", not_handed_in: "#b8bec6",
+};
+const Q_NAMES = {
+  judged: "where the protocol looks", path: "on the path", commensurate: "at commensurate q-points", mesh: "on the mesh",
+};
+
+async function loadPlotly() {
+  const code = new TextDecoder().decode(await inflate("plotly"));
+  document.head.append(element("script", { textContent: code }));
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+// Colour and kind of line of a set, by its place in the order of the report.
+function setStyle(place) {
+  const palette = PALETTES[document.documentElement.dataset.theme];
+  return { color: palette[place % palette.length], dash: DASHES[Math.floor(place / palette.length) % DASHES.length] };
+}
+
+function layoutOf(more) {
+  const axis = { gridcolor: colour("line"), zerolinecolor: colour("line"), linecolor: colour("line"), automargin: true };
+  const { xaxis = {}, yaxis = {}, ...rest } = more;
+  return {
+    paper_bgcolor: "transparent",
+    plot_bgcolor: "transparent",
+    font: { family: getComputedStyle(document.body).fontFamily, color: colour("ink"), size: 13 },
+    margin: { t: 16, r: 16, b: 50, l: 62 },
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal" },
+    modebar: { bgcolor: "transparent", color: colour("soft"), activecolor: colour("ink") },
+    xaxis: { ...axis, ...xaxis },
+    yaxis: { ...axis, ...yaxis },
+    ...rest,
+  };
+}
+
+function draw(place, traces, layout, buttons = ["toImage", "zoom2d", "pan2d", "resetScale2d"]) {
+  const config = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtons: [buttons] };
+  return Plotly.react(place, traces, layoutOf(layout), config);
+}
+
+const faded = (hex, opacity) => `${hex}${Math.round(255 * opacity).toString(16).padStart(2, "0")}`;
+
+function bandBetween(x, low, high, fill, name) {
+  return {
+    x: [...x, ...[...x].reverse()], y: [...high, ...[...low].reverse()].map((value) => 100 * value),
+    fill: "toself", fillcolor: fill, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: name, mode: "lines",
+  };
+}
+
+function lineWithBand(name, style, x, y, low, high, hover) {
+  const line = {
+    x, y: y.map((value) => 100 * value), name, legendgroup: name, mode: "lines", line: { ...style, width: 2 },
+    customdata: low.map((value, i) => [100 * value, 100 * high[i]]), hovertemplate: hover,
+  };
+  return [bandBetween(x, low, high, faded(style.color, 0.16), name), line];
+}
+
+function thresholdChart(data, kind, chosen) {
+  const { grid, kinds } = data.thresholds;
+  const depths = grid.map((value) => -value);
+  const traces = data.order.flatMap((name, place) => {
+    const curve = kinds[kind].curves[name];
+    if (!curve) return [];
+    const hover = `${forPlotly(name)}: %{y:.1f} % (%{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>`;
+    return lineWithBand(name, setStyle(place), depths, curve.per_relaxed, curve.per_relaxed_low, curve.per_relaxed_high, hover);
+  });
+  const mark = (x, dash, ink) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: ink, width: 1.5, dash } });
+  const shapes = data.thresholds.protocol.filter((value) => value < 0).map((value) => mark(-value, "dot", colour("soft")));
+  return draw(byId("threshold-chart"), traces, {
+    hovermode: "x unified",
+    shapes: [...shapes, mark(-grid[chosen], "solid", colour("accent"))],
+    xaxis: { type: "log", title: { text: "unstable below −x THz" }, exponentformat: "power", dtick: 1 },
+    yaxis: { title: { text: "stable per relaxed (%)" }, rangemode: "tozero" },
+  });
+}
+
+function funnelChart(data) {
+  const table = data.tables.leaderboard.data;
+  const sets = [...table.set].reverse();
+  const share = (name) => table[name].map((value, row) => (100 * value) / table.generated[row]).reverse();
+  const traces = Object.entries(FATES)
+    .filter(([name]) => table[name].some((value) => value > 0))
+    .map(([name, fill]) => ({
+      type: "bar", orientation: "h", name: name.replaceAll("_", " "), y: sets, x: share(name), customdata: [...table[name]].reverse(),
+      marker: { color: fill }, hovertemplate: `%{y}: %{customdata:,} ${name.replaceAll("_", " ")} (%{x:.1f} %)<extra></extra>`,
+    }));
+  byId("funnel-chart").style.height = `${150 + 34 * sets.length}px`;
+  return draw(byId("funnel-chart"), traces, {
+    barmode: "stack", bargap: 0.25,
+    xaxis: { title: { text: "share of the crystals generated (%)" }, range: [0, 100] },
+    yaxis: { type: "category" },
+  });
+}
+
+function breakdownChart(place, table, by, order) {
+  const data = table.data;
+  const values = [...new Set(data[by])];
+  if (values.every((value) => typeof value === "number")) values.sort((a, b) => a - b);
+  const labels = values.map((value) => forPlotly(value));
+  const names = data.set ? [...order.filter((name) => data.set.includes(name)), ...(data.set.includes("all") ? ["all"] : [])] : ["all"];
+  const traces = names.map((name) => {
+    const rows = values.map((value) => data[by].findIndex((other, row) => other === value && (!data.set || data.set[row] === name)));
+    const rate = (key) => rows.map((row) => (row < 0 || data[key][row] === null ? null : 100 * data[key][row]));
+    const [y, low, high] = ["per_relaxed", "per_relaxed_low", "per_relaxed_high"].map(rate);
+    return {
+      name: name === "all" ? "all sets" : name, mode: "markers", x: labels, y,
+      marker: { size: 9, color: name === "all" ? colour("soft") : setStyle(order.indexOf(name)).color, symbol: name === "all" ? "diamond" : "circle" },
+      error_y: { type: "data", symmetric: false, array: y.map((v, i) => high[i] - v), arrayminus: y.map((v, i) => v - low[i]), thickness: 1.6, width: 4 },
+      customdata: rows.map((row) => (row < 0 ? 0 : data.relaxed[row])),
+      hovertemplate: "%{fullData.name}, %{x}: %{y:.1f} % of %{customdata:,} relaxed<extra></extra>",
+    };
+  });
+  return draw(place, traces, {
+    scattermode: "group", scattergap: 0.3, xaxis: { type: "category", title: { text: forPlotly(table.labels[by]) } },
+    yaxis: { title: { text: "stable per relaxed (%)" }, range: [-3, 103] }, showlegend: names.length > 1,
+  });
+}
+
+function convergenceChart(data) {
+  const table = data.tables.convergence.data;
+  const traces = data.order.flatMap((name, place) => {
+    const rows = table.set.flatMap((other, row) => (other === name ? [row] : []));
+    const pick = (key) => rows.map((row) => table[key][row]);
+    const hover = `${forPlotly(name)}, first %{x:,}: %{customdata[0]:.1f} to %{customdata[1]:.1f} %<extra></extra>`;
+    return lineWithBand(name, setStyle(place), pick("crystals"), pick("per_relaxed"), pick("order_low"), pick("order_high"), hover);
+  });
+  return draw(byId("convergence-chart"), traces, {
+    xaxis: { type: "log", title: { text: "crystals tested" }, dtick: 1 },
+    yaxis: { title: { text: "stable per relaxed (%)" }, range: [0, 100] },
+  });
+}
+
+// Real and imaginary parts of all branches as two broken lines that meet on zero.
+function splitAtZero(bands) {
+  const parts = { real: { x: [], y: [] }, imaginary: { x: [], y: [] } };
+  const add = (part, x, y) => { parts[part].x.push(x); parts[part].y.push(y); };
+  for (const branch of bands.branches) {
+    let at = 0;
+    for (const length of bands.lengths) {
+      for (let i = at; i < at + length; i++) {
+        const [x, y] = [bands.distances[i], branch[i]];
+        if (i > at && y * branch[i - 1] < 0) {
+          const zero = bands.distances[i - 1] + ((x - bands.distances[i - 1]) * branch[i - 1]) / (branch[i - 1] - y);
+          for (const part of ["real", "imaginary"]) { add(part, zero, 0); add(part, null, null); }
+          add(y < 0 ? "imaginary" : "real", zero, 0);
+        }
+        add(y < 0 ? "imaginary" : "real", x, y);
+      }
+      for (const part of ["real", "imaginary"]) add(part, null, null);
+      at += length;
+    }
+  }
+  return parts;
+}
+
+function lowestPoint(bands) {
+  let [x, y] = [0, Infinity];
+  for (const branch of bands.branches) branch.forEach((value, i) => { if (value < y) [x, y] = [bands.distances[i], value]; });
+  return [x, y];
+}
+
+function bandsChart(place, bands, threshold) {
+  const parts = splitAtZero(bands);
+  const [x, y] = lowestPoint(bands);
+  const top = Math.max(0, ...bands.branches.map((branch) => branch.reduce((a, b) => Math.max(a, b), 0)));
+  const margin = 0.05 * (top - Math.min(y, 0) || 1);
+  const range = [Math.min(y, 0) - margin, top + margin];
+  const line = (name, ink) => ({ ...parts[name], mode: "lines", name, line: { color: ink, width: 1.5 }, hovertemplate: "%{y:.3f} THz<extra></extra>" });
+  const imaginary = y < threshold;
+  const marker = { x: [x], y: [y], mode: "markers", marker: { symbol: "circle-open", size: 11, color: colour("imaginary"), line: { width: 2 } }, hovertemplate: "lowest: %{y:.3f} THz<extra></extra>" };
+  const level = (value, ink, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: ink, width: 1, dash } });
+  const below = { type: "rect", xref: "paper", x0: 0, x1: 1, y0: range[0], y1: 0, fillcolor: colour("imaginary"), opacity: 0.07, line: { width: 0 }, layer: "below" };
+  const ticks = bands.ticks.map(([position]) => ({ type: "line", yref: "paper", x0: position, x1: position, y0: 0, y1: 1, line: { color: colour("line"), width: 1 }, layer: "below" }));
+  return draw(place, [line("real", colour("stable")), line("imaginary", colour("imaginary")), ...(imaginary ? [marker] : [])], {
+    showlegend: false, hovermode: "closest", shapes: [below, ...ticks, level(0, colour("soft"), "solid"), level(threshold, colour("imaginary"), "dash")],
+    xaxis: { showgrid: false, zeroline: false, tickvals: bands.ticks.map(([position]) => position), ticktext: bands.ticks.map(([, label]) => forPlotly(label)), range: [bands.ticks[0][0], bands.ticks.at(-1)[0]] },
+    yaxis: { title: { text: "frequency (THz), imaginary as negative" }, range, zeroline: false, showgrid: false },
+  });
+}

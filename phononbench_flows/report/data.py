@@ -1,0 +1,194 @@
+"""What the page of a report holds: its tables as plain lists, its crystals column by column, and bytes to draw from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
+from typing import Any
+
+import pandas as pd
+
+from phononbench_flows.documents import BlobRef
+from phononbench_flows.engine.bands import Bands
+from phononbench_flows.outcomes import Status
+from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
+from phononbench_flows.report.contents import Content
+from phononbench_flows.rows import Crystals
+from phononbench_flows.store import ResultsStore
+from phononbench_flows.table_files import heading
+from phononbench_flows.tables import ranking_turns, total
+
+# Name of a column of the page's table of crystals, and the field that it is taken from.
+_FIELDS = {
+    "id": "id",
+    "set": "set",
+    "formula": "formula_pretty",
+    "status": "status",
+    "lowest": "phonon.judged.frequency",
+    "natoms": "nsites",
+    "space_group": "symmetry_relaxed.symbol",
+    "number": "symmetry_relaxed.number",
+    "system": "symmetry_relaxed.crystal_system",
+    "elements": "elements",
+    "reason": "reason",
+    "detail": "detail",
+    "duplicate_of": "duplicate_of",
+    "known_as": "known_as",
+    "source": "source",
+    "path": "phonon.path.frequency",
+    "commensurate": "phonon.commensurate.frequency",
+    "mesh": "phonon.mesh.frequency",
+    "q": "phonon.judged.q",
+    "energy": "relaxation.energy_per_atom",
+}
+_CURVE = ("stable", *(f"per_{what}{end}" for what in ("relaxed", "generated") for end in ("", "_low", "_high")))
+
+
+@dataclass(frozen=True)
+class PageData:
+    """What goes into the page.
+
+    Attributes:
+        tables: everything but structures and band structures, as JSON.
+        structures: the crystals' structures, one after the other.
+        bands: the band structures, one after the other.
+        n_bands: number of band structures.
+        n_judged: number of crystals that have one.
+    """
+
+    tables: bytes
+    structures: bytes
+    bands: bytes
+    n_bands: int
+    n_judged: int
+
+
+def page_data(
+    store: ResultsStore, crystals: Crystals, contents: Mapping[str, Content], thresholds: list[float], n_bands: int
+) -> PageData:
+    """Everything that the page shows of these crystals.
+
+    Args:
+        store: where their documents and band structures are.
+        crystals: what is shown.
+        contents: the tables over them.
+        thresholds: those of the protocol in THz, the deciding one first.
+        n_bands: number of band structures to put in, at most.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _FIELDS}
+    structures: list[bytes] = []
+    refs: list[BlobRef | None] = []
+    paths = {name: field.split(".") for name, field in _FIELDS.items()}
+    wanted = [*_FIELDS.values(), "relaxed_structure", "structure", "band_structure"]
+    newest = ""
+    for document in store.query(_criteria(crystals), [*wanted, "updated_at"], sort={"id": 1}):
+        for name, path in paths.items():
+            columns[name].append(_rounded(_at(document, path)))
+        structures.append(structure_bytes(document.get("relaxed_structure") or document.get("structure")))
+        ref = document.get("band_structure")
+        refs.append(BlobRef.model_validate(ref) if ref else None)
+        newest = max(newest, document.get("updated_at") or "")
+    chosen = _chosen(columns, refs, thresholds[0] if thresholds else 0.0, n_bands)
+    headers, parts = {}, []
+    for place in chosen:
+        ref = refs[place]
+        if ref is not None:
+            compact = compact_bands(Bands.from_arrays(store.blobs.get(ref)))
+            headers[place] = compact.header()
+            parts.append(compact.data)
+    shown = {
+        "judge": asdict(crystals.judge),
+        "newest": newest,
+        "sets": [found.model_dump(mode="json", exclude={"updated_at"}) for found in crystals.sets.values()],
+        "overall": {name: _plain(value) for name, value in total(contents["leaderboard"].table).items()},
+        "thresholds": _thresholds(contents.get("thresholds"), thresholds),
+        "tables": {name: _table(content) for name, content in contents.items() if name != "thresholds"},
+        "breakdowns": {name: content.by for name, content in contents.items() if content.by},
+        "elements": {symbol: asdict(look) for symbol, look in element_looks().items()},
+        "crystals": columns | {"size": list(map(len, structures))},
+        "bands": headers,
+    }
+    return PageData(
+        tables=json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
+        structures=b"".join(structures),
+        bands=b"".join(parts),
+        n_bands=len(chosen),
+        n_judged=sum(ref is not None for ref in refs),
+    )
+
+
+def _criteria(crystals: Crystals) -> dict[str, Any]:
+    return {"set": {"$in": list(crystals.sets)}, "protocol_id": crystals.judge.protocol_id}
+
+
+def protocol_thresholds(store: ResultsStore, crystals: Crystals) -> list[float]:
+    """The thresholds that these crystals were judged at in THz, the deciding one first; none if none was judged."""
+    judged = {"status": {"$in": [Status.STABLE.value, Status.UNSTABLE.value]}}
+    document = next(store.query(_criteria(crystals) | judged, ["verdicts"], limit=1), None)
+    return [verdict["threshold"] for verdict in document["verdicts"]] if document else []
+
+
+def _at(document: Mapping[str, Any], path: list[str]) -> Any:
+    value: Any = document
+    for name in path:
+        value = value.get(name) if value is not None else None
+    return value
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with six digits, text that is valid Unicode."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def _chosen(columns: Mapping[str, list[Any]], refs: list[BlobRef | None], threshold: float, limit: int) -> list[int]:
+    """Places of the crystals whose band structures are shown, in ascending order.
+
+    Every set's stable and unstable ones take turns, those whose lowest frequency lies closest to the threshold first:
+    their verdicts are the ones to look at.
+    """
+    groups: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for place, ref in enumerate(refs):
+        lowest = columns["lowest"][place]
+        if ref is not None:
+            distance = abs((lowest or 0.0) - threshold)
+            groups.setdefault((columns["set"][place], columns["status"][place]), []).append((distance, place))
+    turns = zip_longest(*(sorted(group) for _, group in sorted(groups.items())))
+    picked = [found[1] for found in chain.from_iterable(turns) if found is not None]
+    return sorted(picked[:limit])
+
+
+def _table(content: Content) -> dict[str, Any]:
+    """A table column by column, missing values as null."""
+    table = content.table
+    data = {name: [_plain(value) for value in table[name]] for name in table.columns}
+    return {"title": content.title, "labels": {name: heading(name) for name in table.columns}, "data": data}
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return _rounded(value.item() if hasattr(value, "item") else value)
+
+
+def _thresholds(content: Content | None, thresholds: list[float]) -> dict[str, Any]:
+    """For every kind of q-points, the rates of every set along one list of thresholds, and where the ranking turns."""
+    if content is None:
+        return {"grid": [], "protocol": thresholds, "kinds": {}}
+    table = content.table
+    grid = list(dict.fromkeys(table["threshold_thz"]))
+    kinds: dict[str, Any] = {}
+    for kind, rows in table.groupby("q_points", sort=False):
+        curves = {
+            name: {column: [_plain(value) for value in curve[column]] for column in _CURVE}
+            for name, curve in rows.groupby("set", sort=False)
+        }
+        rates = rows[["set", "threshold_thz", "per_relaxed", "per_generated"]]
+        turns = [list(ranking_turns(rates[rates["threshold_thz"] == threshold])["warning"]) for threshold in grid]
+        kinds[str(kind)] = {"curves": curves, "turns": turns}
+    return {"grid": grid, "protocol": thresholds, "kinds": kinds}

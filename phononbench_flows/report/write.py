@@ -1,0 +1,44 @@
+"""Writes a report into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phononbench_flows import plots
+from phononbench_flows.report.contents import gather
+from phononbench_flows.report.data import page_data, protocol_thresholds
+from phononbench_flows.report.page import render
+from phononbench_flows.rows import Crystals
+from phononbench_flows.store import ResultsStore
+from phononbench_flows.table_files import write_table
+
+BANDS = 500
+"""Band structures in a page unless asked otherwise."""
+
+
+def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: int = BANDS) -> Path:
+    """Write ``report.html``, ``tables/`` (CSV and Markdown) and ``figures/`` (PNG and SVG); gives the page's path.
+
+    Args:
+        store: where the crystals' documents and band structures are.
+        crystals: what to report, as ``read_crystals`` gives it.
+        out: folder, made when needed.
+        n_bands: number of band structures in the page, at most.
+    """
+    thresholds = protocol_thresholds(store, crystals)
+    contents = gather(crystals, thresholds)
+    for name, content in contents.items():
+        write_table(content.table, out / "tables", name, content.title)
+        if content.figure is not None:
+            plots.save(content.figure(content.table), out / "figures", name)
+    page = out / "report.html"
+    page.write_text(
+        render(page_data(store, crystals, contents, thresholds, n_bands), _title(crystals)), encoding="utf-8"
+    )
+    return page
+
+
+def _title(crystals: Crystals) -> str:
+    names = list(crystals.sets)
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"Dynamical stability of {shown}"

@@ -1,0 +1,68 @@
+"""Two sets of crystals that nobody computed, small enough to be counted by hand."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from made_documents import make
+
+from phononbench_flows.documents import CrystalDocument, Minimum, PhononRecord, SetDocument
+from phononbench_flows.store import ResultsStore
+
+NUMBERS = count()
+SHORT = {"supercell": [2, 2, 2], "supercell_natoms": 8, "primitive_natoms": 1, "n_displacements": 1, "max_drift": 0.0}
+
+
+def phonon(judged: float, mesh: float) -> PhononRecord:
+    minimum, other = (Minimum(frequency=frequency, q=[0, 0, 0], n_q=3) for frequency in (judged, mesh))
+    return PhononRecord(judged=minimum, path=minimum, mesh=other, **SHORT)
+
+
+def crystal(status: str, set_name: str = "A", **changes: Any) -> CrystalDocument:
+    """One of set A under protocol p; as far as its status says, unless told otherwise."""
+    number = next(NUMBERS)
+    stage = {"stable": "judged", "unstable": "judged", "rejected": "read"}.get(status, "screened")
+    plain = {"id": f"{set_name}-{number}", "key": f"{set_name}-{number}@p", "set": set_name, "elements": ["O"]}
+    return make(number, **(plain | {"status": status, "stage": stage, "nelements": 1} | changes))
+
+
+def judged(lowest: float, set_name: str = "A", mesh: float = 0.0, **changes: Any) -> CrystalDocument:
+    status = "stable" if lowest >= -1e-3 else "unstable"
+    return crystal(status, set_name, phonon=phonon(lowest, mesh), **changes)
+
+
+def system(name: str) -> dict[str, Any]:
+    return {"symmetry_relaxed": {"crystal_system": name, "symprec": 0.01}}
+
+
+def made() -> tuple[list[CrystalDocument], list[SetDocument]]:
+    """Set A: 2 stable of 5 relaxed and 20 generated; set B: 4 stable of 12, all of them handed in."""
+    of_a = [
+        judged(0.0, elements=["Li", "O"], nelements=2, **system("Cubic")),
+        judged(-1e-5, elements=["O"], **system("Triclinic")),
+        judged(-0.05, elements=["Li"], mesh=-0.5, **system("Cubic")),
+        judged(-2.0, elements=["Na", "O"], nelements=2, mesh=-0.5, **system("Triclinic")),
+        crystal("failed", stage="relaxed", reason="exception", **system("Cubic")),
+        crystal("failed", reason="not_converged"),
+        crystal("failed", reason="not_converged"),
+        crystal("rejected", reason="unparsable", elements=[], nelements=None),
+        crystal("duplicate"),
+        crystal("known"),
+        crystal("pending"),
+    ]
+    of_b = [judged(0.0, "B", condition={"band_gap": 1.5}) for _ in range(3)]
+    of_b += [judged(-1.0, "B", condition={"band_gap": 1.5}) for _ in range(5)]
+    of_b += [judged(-0.001, "B", condition={"band_gap": 0.5}), *(judged(-0.1, "B") for _ in range(3))]
+    sets = [
+        SetDocument(set="A", model="M-Net", training_set="MP-20", n_generated=20, generation_seconds=120, parameters=7),
+        SetDocument(set="B", condition={"band_gap": 0.5}),
+    ]
+    return of_a + of_b, sets
+
+
+def fill(store: ResultsStore) -> None:
+    crystals, sets = made()
+    store.put(*crystals)
+    for about in sets:
+        store.put_set(about)

@@ -1,0 +1,305 @@
+"""Questions to a store: the filters, the command, and what the README says of both."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pandas as pd
+import pytest
+import synthetic
+from pymatgen.core import Structure
+from servers import GIVEN_URI
+from typer.testing import CliRunner
+
+from phononbench_flows.cli import app
+from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.mongo import client
+from phononbench_flows.query import QueryError, Question, Range, criteria, parse_where
+from phononbench_flows.store import ResultsStore
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+DATABASE = "phononbench_test_readme"
+Row = dict[str, Any]
+
+
+def filled(path: Path, number: int) -> Path:
+    """So many crystals, some of which are as the README has them."""
+    changes = {
+        "Alpha-00000": {"condition": {"band_gap": 1.5}},
+        "Alpha-00003": {"symmetry_relaxed": {"crystal_system": "Cubic", "number": 225}, "formula_pretty": "NaCl"},
+    }
+    with synthetic.fill(path, number) as store:
+        for crystal_id, change in changes.items():
+            [row] = store.query({"id": crystal_id})
+            store.put(CrystalDocument.model_validate(row | change))
+        row = next(store.query({"status": "unstable"}))
+        row["relaxation"]["steps"] = 700
+        store.put(CrystalDocument.model_validate(row))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return filled(tmp_path_factory.mktemp("query"), 400)
+
+
+@pytest.fixture(scope="module")
+def store(folder) -> Iterator[ResultsStore]:
+    with ResultsStore.open(folder) as found:
+        yield found
+
+
+def asked(folder: Path, *arguments: object):
+    return CliRunner().invoke(app, ["query", str(folder), *map(str, arguments)])
+
+
+def judged(row: Row) -> bool:
+    return row["status"] in {"stable", "unstable"}
+
+
+def lowest(row: Row) -> float:
+    return row["phonon"]["judged"]["frequency"]
+
+
+QUESTIONS: list[tuple[Question, Callable[[Row], bool]]] = [
+    (Question(), lambda row: True),
+    (Question(statuses=["stable"], sets=["Alpha"]), lambda row: row["status"] == "stable" and row["set"] == "Alpha"),
+    (Question(statuses=["failed", "known"]), lambda row: row["status"] in {"failed", "known"}),
+    (Question(sets=["Alpha", "Beta"]), lambda row: row["set"] in {"Alpha", "Beta"}),
+    (Question(protocols=[synthetic.PROTOCOL_ID]), lambda row: True),
+    (Question(protocols=["another"]), lambda row: False),
+    (Question(all_of=["O", "Fe"]), lambda row: {"O", "Fe"} <= set(row["elements"])),
+    (Question(any_of=["O", "Fe"]), lambda row: bool({"O", "Fe"} & set(row["elements"]))),
+    (Question(none_of=["O", "Fe"]), lambda row: not {"O", "Fe"} & set(row["elements"])),
+    (
+        Question(only=["O", "Fe", "Li", "U"]),
+        lambda row: bool(row["elements"]) and set(row["elements"]) <= {"O", "Fe", "Li", "U"},
+    ),
+    (
+        Question(all_of=["O"], none_of=["F"], nelements=Range(2, 3)),
+        lambda row: "O" in row["elements"] and "F" not in row["elements"] and 2 <= row["nelements"] <= 3,
+    ),
+    (Question(natoms=Range(None, 4)), lambda row: row.get("nsites") is not None and row["nsites"] <= 4),
+    (Question(natoms=Range(9, None)), lambda row: row.get("nsites") is not None and row["nsites"] >= 9),
+    (Question(natoms=Range(5, 5)), lambda row: row.get("nsites") == 5),
+    (
+        Question(crystal_systems=["cubic", "triclinic"]),
+        lambda row: (row.get("symmetry_relaxed") or {}).get("crystal_system") in {"Cubic", "Triclinic"},
+    ),
+    (
+        Question(space_groups=["Pnma", 194]),
+        lambda row: (row.get("symmetry_relaxed") or {}).get("number") in {62, 194},
+    ),
+    (Question(formulas=["Fe", "Li2"]), lambda row: row.get("formula_pretty") in {"Fe", "Li"}),
+    (Question(reasons=["unparsable"]), lambda row: row.get("reason") == "unparsable"),
+    (Question(condition={"band_gap": 1.5}), lambda row: row["condition"] == {"band_gap": 1.5}),
+    (Question(statuses=["stable"], threshold=-0.1), lambda row: judged(row) and not lowest(row) < -0.1),
+    (Question(statuses=["unstable"], threshold=-0.1), lambda row: judged(row) and lowest(row) < -0.1),
+    (
+        Question(statuses=["failed", "stable"], threshold=-1e-5),
+        lambda row: row["status"] == "failed" or (judged(row) and not lowest(row) < -1e-5),
+    ),
+    (
+        Question(statuses=["stable"], where={"$or": [{"set": "Beta"}, {"nsites": {"$lt": 4}}]}),
+        lambda row: row["status"] == "stable" and (row["set"] == "Beta" or row["nsites"] < 4),
+    ),
+]
+
+
+@pytest.mark.parametrize(("question", "meant"), QUESTIONS, ids=range(len(QUESTIONS)))
+def test_a_filter_finds_what_is_meant(store, question, meant):
+    rows = list(store.query())
+    expected = [row["id"] for row in rows if meant(row)]
+    assert [row["id"] for row in store.query(criteria(question))] == expected
+    if question.protocols != ["another"]:
+        assert expected
+
+
+def test_the_protocols_own_threshold_changes_nothing(store):
+    own = synthetic.PROTOCOL.judgement.threshold
+    for status in ("stable", "unstable"):
+        again = criteria(Question(statuses=[status], threshold=own))
+        assert store.count(again) == store.count({"status": status}) > 0
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        (Question(statuses=["steady"]), "no status 'steady'"),
+        (Question(reasons=["bad luck"]), "no reason"),
+        (Question(crystal_systems=["Cubic"]), "no crystal system"),
+        (Question(all_of=["Xx"]), "no element 'Xx'"),
+        (Question(any_of=[""]), "no element ''"),
+        (Question(none_of=["o"]), "no element 'o'"),
+        (Question(only=["O", "Q"]), "no element 'Q'"),
+        (Question(space_groups=["231"]), "no space group"),
+        (Question(space_groups=["Fmm"]), "no space group"),
+        (Question(formulas=["NaCl("]), "no chemical formula"),
+        (Question(formulas=["Xx2"]), "no element"),
+        (Question(threshold=-0.1), "needs one verdict"),
+        (Question(statuses=["stable", "unstable"], threshold=-0.1), "needs one verdict"),
+        (Question(statuses=["stable"], threshold=0.1), "makes no sense"),
+        (Question(where={"$where": "1"}), r"may not contain \$where"),
+        (Question(where={"$or": [{"a": 1}, {"b": {"$not": {"$function": {}}}}]}), r"may not contain \$function"),
+        (Question(where={"$expr": {"$eq": [1, 1]}}), r"may not contain \$expr"),
+    ],
+)
+def test_what_cannot_be_asked(question, words):
+    with pytest.raises(QueryError, match=words):
+        criteria(question)
+
+
+def test_ranges():
+    read = {text: Range.parse(text) for text in ("3", "2:4", ":20", "8:", "5:5")}
+    assert read == {
+        "3": Range(3, 3),
+        "2:4": Range(2, 4),
+        ":20": Range(None, 20),
+        "8:": Range(8, None),
+        "5:5": Range(5, 5),
+    }
+    for text in ("", ":", "a", "4:2", "-3", "1:2:3", "2.5"):
+        with pytest.raises(QueryError):
+            Range.parse(text)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1", "status=stable"])
+def test_a_filter_that_is_none(text):
+    with pytest.raises(QueryError, match="JSON"):
+        parse_where(text)
+
+
+# -- the command -----------------------------------------------------------------------------------------------
+
+
+def test_a_table_for_the_terminal(folder):
+    result = asked(folder, "--status", "stable", "--limit", 3)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("Alpha-") == 3
+    assert "3 of " in result.output
+    assert "50 of 400 crystals" in asked(folder).output
+
+
+def test_csv_has_no_formula(folder):
+    result = asked(folder, "--status", "failed", "--format", "csv")
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert {row["detail"] for row in rows} == {"'=cmd|' /C'!A0"}
+    assert {row["status"] for row in rows} == {"failed"}
+
+
+def test_json_lines_hold_everything(folder, store, tmp_path):
+    out = tmp_path / "new" / "all.jsonl"
+    assert asked(folder, "--format", "jsonl", "--out", out).exit_code == 0
+    lines = out.read_text().splitlines()
+    assert [CrystalDocument.model_validate_json(line) for line in lines] == list(store.documents(sort={"id": 1}))
+
+
+def test_parquet(folder, store, tmp_path):
+    out = tmp_path / "all.parquet"
+    assert asked(folder, "--format", "parquet", "--out", out).exit_code == 0
+    table = pd.read_parquet(out)
+    assert len(table) == 400
+    by_id = table.set_index("id")["min_frequency_judged_thz"].dropna().to_dict()
+    assert by_id == {row["id"]: lowest(row) for row in store.query() if judged(row)}
+
+
+def test_parquet_without_pyarrow(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = asked(folder, "--format", "parquet", "--out", tmp_path / "all.parquet")
+    assert result.exit_code == 2
+    assert "pyarrow" in result.output
+
+
+def test_structures(folder, store, tmp_path):
+    cifs, frames = tmp_path / "cifs", tmp_path / "all.extxyz"
+    result = asked(folder, "--set", "Alpha", "--format", "cif", "--out", cifs)
+    assert result.exit_code == 0, result.output
+    assert asked(folder, "--set", "Alpha", "--format", "extxyz", "--out", frames).exit_code == 0
+    documents = {document.id: document for document in store.documents({"set": "Alpha"}, sort={"id": 1})}
+    with_structure = [name for name, document in documents.items() if document.structure]
+    assert f"{len(documents) - len(with_structure)} of them without a structure" in result.output
+    assert sorted(path.stem for path in cifs.iterdir()) == with_structure
+    images = ase.io.read(frames, ":")
+    assert [atoms.info["id"] for atoms in images] == with_structure
+    name = next(name for name in with_structure if documents[name].status == "stable")
+    relaxed = Structure.from_dict(documents[name].relaxed_structure)
+    assert len(Structure.from_file(cifs / f"{name}.cif")) == len(relaxed)
+    [atoms] = [image for image in images if image.info["id"] == name]
+    assert atoms.info["lowest_frequency_thz"] == documents[name].phonon.judged.frequency
+    assert atoms.cell.cellpar() == pytest.approx([*relaxed.lattice.abc, *relaxed.lattice.angles])
+    again = asked(folder, "--format", "cif", "--out", cifs)
+    assert again.exit_code == 2
+    assert "is not empty" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--format", "cif"], "--out"),
+        (["--out", "table.txt"], "--format"),
+        (["--where", "{"], "JSON"),
+        (["--status", "good"], "no status"),
+        (["--nelements", "two"], "no range"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(folder, arguments, words):
+    result = asked(folder, *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_no_store_is_made_by_asking(tmp_path):
+    result = asked(tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert "no results" in result.output
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_the_help_is_quick():
+    code = "import sys, phononbench_flows.cli; assert not {'pandas', 'pymatgen', 'plotly'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- the README ------------------------------------------------------------------------------------------------
+
+ASKED = re.findall(r"^\| `(-.+?)` \| `(\{.+\})` \|$", README, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, mongo_server_uri) -> Iterator[tuple[Path, str]]:
+    """The same crystals in a directory and on a server."""
+    path = filled(tmp_path_factory.mktemp("readme"), 120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHONONBENCH_MONGO_URI", mongo_server_uri)
+        with ResultsStore.open(path) as source, ResultsStore.open(f"mongo:{DATABASE}") as target:
+            target.put(*source.documents())
+        yield path, f"mongo:{DATABASE}"
+        if GIVEN_URI:  # ours takes its files along
+            client().drop_database(DATABASE)
+
+
+def test_the_readme_asks():
+    assert len(ASKED) == 11
+
+
+@pytest.mark.parametrize(("command", "given"), ASKED, ids=[command for command, _ in ASKED])
+def test_the_readmes_queries_find_the_same_everywhere(both, command, given):
+    filter_given = json.loads(given.replace("MyModel", "Alpha"))
+    expected = sorted(row["id"] for row in client()[DATABASE].crystals.find(filter_given))
+    assert 0 < len(expected) < 120
+    with ResultsStore.open(both[0]) as embedded:
+        assert sorted(row["id"] for row in embedded.query(filter_given)) == expected
+    for where in both:
+        result = asked(where, *shlex.split(command.replace("MyModel", "Alpha")), "--format", "jsonl")
+        assert result.exit_code == 0, result.output
+        assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == expected
