@@ -110,8 +110,10 @@ class MongoCollection:
     def _lot(
         self, keys: Sequence[str], criteria: Criteria, fields: Mapping[str, int] | None
     ) -> Iterator[dict[str, Any]]:
-        # Asked again, since a document may have changed since its key was listed.
-        wanted = {**criteria, "_id": {"$in": list(keys)}}
+        # Asked again, since a document may have changed since its key was listed. The keys come first: a server that
+        # starts from the first index it can use would otherwise go through all that match, for every lot.
+        rest = {field: condition for field, condition in criteria.items() if field != "_id"}
+        wanted = {"_id": {"$in": list(keys)}, **rest}
         found = {row.pop("_id"): row for row in self._ask(lambda c: list(c.find(wanted, fields)))}
         return (found[key] for key in keys if key in found)
 

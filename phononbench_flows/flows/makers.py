@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobflow import Flow, Job, Maker, job
+from jobflow import Flow, Job, Maker, Response, job
 
 from phononbench_flows import potentials
 from phononbench_flows.engine.batch import Budget
-from phononbench_flows.flows.stages import force_constants_stage, relax_stage, spectrum_stage
+from phononbench_flows.flows.stages import Passed, force_constants_stage, relax_stage, spectrum_stage
 from phononbench_flows.protocol import PRESETS, Protocol
 from phononbench_flows.store import open_store
 
@@ -38,6 +38,12 @@ class _StageMaker(Maker):
 
     def _protocol(self) -> Protocol:
         return Protocol.model_validate(self.protocol)
+
+    def _answer(self, keys: list[str], passed: Passed) -> Response[list[str]]:
+        """The keys that go on; where time ran out, once the same job has computed the rest in another run."""
+        if passed.complete:
+            return Response(output=passed.keys)
+        return Response(output=passed.keys, replace=self.make(keys))
 
 
 @dataclass
@@ -65,10 +71,11 @@ class RelaxMaker(_PotentialMaker):
     name: str = "relax"
 
     @job
-    def make(self, keys: list[str]) -> list[str]:
+    def make(self, keys: list[str]) -> Response[list[str]]:
         """Relax the crystals of these keys that wait for it; gives the keys that go on."""
         potential = potentials.load(self.potential, self.device)
-        return relax_stage(keys, open_store(self.store), potential, self._protocol(), self._budget())
+        passed = relax_stage(keys, open_store(self.store), potential, self._protocol(), self._budget())
+        return self._answer(keys, passed)
 
 
 @dataclass
@@ -78,10 +85,11 @@ class ForceConstantsMaker(_PotentialMaker):
     name: str = "force constants"
 
     @job
-    def make(self, keys: list[str]) -> list[str]:
+    def make(self, keys: list[str]) -> Response[list[str]]:
         """Force constants of the crystals of these keys that are relaxed; gives the keys that go on."""
         potential = potentials.load(self.potential, self.device)
-        return force_constants_stage(keys, open_store(self.store), potential, self._protocol(), self._budget())
+        passed = force_constants_stage(keys, open_store(self.store), potential, self._protocol(), self._budget())
+        return self._answer(keys, passed)
 
 
 @dataclass
@@ -91,9 +99,9 @@ class SpectrumMaker(_StageMaker):
     name: str = "spectrum"
 
     @job
-    def make(self, keys: list[str]) -> list[str]:
+    def make(self, keys: list[str]) -> Response[list[str]]:
         """Judge the crystals of these keys that have force constants; gives the keys judged."""
-        return spectrum_stage(keys, open_store(self.store), self._protocol())
+        return self._answer(keys, spectrum_stage(keys, open_store(self.store), self._protocol()))
 
 
 @dataclass

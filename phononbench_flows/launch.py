@@ -1,0 +1,357 @@
+"""Chunks of crystals become workflows on a FireWorks LaunchPad, or files for ``lpad add``.
+
+The only module that knows FireWorks' words for submission: categories, priorities, specs.
+
+What has been handed out stands in the ledger, a collection beside FireWorks' own: one entry for each chunk, under a
+hash of its set, its protocol and its crystals. An entry says all that its workflow is made of, and everything in the
+workflow's documents follows from it: their ids and the jobs' uuids. So adding a chunk a second time, after a submission
+that was killed between any two commands or beside one that is under way, finds what is there and adds what is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import batched
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from fireworks import LaunchPad, Workflow
+from fireworks.utilities.fw_serializers import reconstitute_dates
+from jobflow.managers.fireworks import flow_to_workflow
+from pymongo.errors import BulkWriteError
+
+from phononbench_flows.chunks import MAX_CRYSTALS, TARGET, Costed, bounded
+from phononbench_flows.flows import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
+from phononbench_flows.ingest import CrystalSet
+from phononbench_flows.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
+from phononbench_flows.protocol import Protocol
+
+# Later stages go first: a chunk that was begun is ended before the next is begun.
+_ROUTES: dict[str, dict[str, Any]] = {
+    RelaxMaker.name: {"_category": GPU, "_priority": 1},
+    ForceConstantsMaker.name: {"_category": GPU, "_priority": 2},
+    SpectrumMaker.name: {"_category": CPU, "_priority": 3},
+}
+_FINISHED = ("COMPLETED", "ARCHIVED")
+_DUPLICATE_KEY = 11000
+_BATCH = 50  # chunks in memory, and in a bulk insert, at once
+
+# ----------------------------------------------------------------------------------------------------- one chunk
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """An entry of the ledger: crystals that were handed out together.
+
+    Attributes:
+        hash: of the set, the protocol and the keys.
+        set: name of the set.
+        protocol_id: id of the protocol with its potential.
+        keys: of the crystals.
+        flow: arguments of :meth:`StabilityFlowMaker.configured`, as plain JSON.
+        generation: how often the same crystals had been handed out and ended before.
+        file: absolute path of the workflow file; None for a chunk that went to the LaunchPad directly.
+    """
+
+    hash: str
+    set: str
+    protocol_id: str
+    keys: list[str]
+    flow: dict[str, Any]
+    generation: int = 0
+    file: str | None = None
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def id(self) -> str:
+        """Names the chunk in the metadata of its workflow and in the specs of its fireworks."""
+        return f"{self.hash}-{self.generation}"
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in the ledger."""
+        fields = dict(vars(self))
+        return {"_id": fields.pop("hash"), **fields}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Chunk:
+        """Read back what :meth:`document` gave."""
+        fields = dict(document)
+        return cls(hash=fields.pop("_id"), **fields)
+
+
+def chunk_hash(set_name: str, protocol_id: str, keys: Sequence[str]) -> str:
+    """Under which a chunk stands in the ledger."""
+    content = json.dumps([set_name, protocol_id, list(keys)])
+    return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+
+def chunk_workflow(chunk: Chunk) -> Workflow:
+    """The workflow of a chunk; made again it is the same, but for FireWorks' ids and the time."""
+    protocol = Protocol.model_validate(chunk.flow["protocol"])
+    flow = StabilityFlowMaker.configured(**(chunk.flow | {"protocol": protocol})).make(chunk.keys)
+    tags = {"set": chunk.set, "protocol_id": chunk.protocol_id, "chunk": chunk.id}
+    for job, _ in list(flow.iterflow()):
+        job.set_uuid(str(uuid5(NAMESPACE_OID, f"{chunk.id} {job.name}")))
+        job.hosts = [str(uuid5(NAMESPACE_OID, chunk.id))]
+        job.config.manager_config = dict(_ROUTES[job.name])
+        job.update_metadata(tags)
+    # Never with a store: it would be written, password and all, into every firework.
+    return flow_to_workflow(flow, name=f"{chunk.set} {chunk.id}", metadata=tags | {"crystals": len(chunk.keys)})
+
+
+def _numbered(workflow: Workflow, ids: Iterable[int]) -> Workflow:
+    """The workflow with these ids of its fireworks, ready to be inserted."""
+    for firework, number in zip(workflow.fws, ids, strict=False):
+        firework.fw_id = number
+    # It reads the links from the fireworks' parents.
+    numbered = Workflow(workflow.fws, name=workflow.name, metadata=workflow.metadata)
+    for number in numbered.root_fw_ids:
+        numbered.id_fw[number].state = numbered.fw_states[number] = "READY"
+    return numbered
+
+
+# ------------------------------------------------------------------------------------------- onto the LaunchPad
+
+
+def _insert_new(collection: Any, documents: list[dict[str, Any]]) -> None:
+    """Insert the documents that are not there, by the collection's unique fields."""
+    if not documents:
+        return
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if any(each["code"] != _DUPLICATE_KEY for each in error.details["writeErrors"]):
+            raise
+
+
+def add_chunks(lp: LaunchPad, chunks: Sequence[Chunk], on_chunks: Callable[[int], None] = lambda _: None) -> None:
+    """Make sure that the workflows of these chunks are on the LaunchPad, each once and whole.
+
+    What ``LaunchPad.bulk_add_wfs`` does, in a way that may be broken off anywhere and be done again.
+
+    Parameters:
+        on_chunks: called with the number of chunks done, now and then.
+    """
+    for number, batch in enumerate(batched(chunks, _BATCH)):
+        on_chunks(number * _BATCH)
+        workflows = {chunk.id: chunk_workflow(chunk) for chunk in batch}
+        there = _ids(lp, workflows)
+        absent = {chunk: workflow for chunk, workflow in workflows.items() if chunk not in there}
+        _insert_new(lp.workflows, list(_workflow_documents(lp, absent)))
+        # Ask for the ids again: somebody else may have been faster with the same chunk.
+        ids = _ids(lp, workflows)
+        _insert_fireworks(lp, [_numbered(workflow, ids[chunk]) for chunk, workflow in workflows.items()])
+
+
+def _ids(lp: LaunchPad, chunks: Iterable[str]) -> dict[str, list[int]]:
+    """Ids of the fireworks of those of these chunks that have a workflow of ours, in the order of their stages."""
+    found = lp.workflows.find({"_id": {"$in": list(chunks)}}, {"nodes": 1})
+    return {document["_id"]: sorted(document["nodes"]) for document in found}
+
+
+def _workflow_documents(lp: LaunchPad, workflows: Mapping[str, Workflow]) -> Iterator[dict[str, Any]]:
+    """Documents of workflows, with new ids for their fireworks. The unique id of each is its chunk's."""
+    if not workflows:
+        return
+    number = lp.get_new_fw_id(sum(len(workflow) for workflow in workflows.values()))
+    for chunk, workflow in workflows.items():
+        yield {"_id": chunk, **_numbered(workflow, range(number, number + len(workflow))).to_db_dict()}
+        number += len(workflow)
+
+
+def _insert_fireworks(lp: LaunchPad, workflows: Sequence[Workflow]) -> None:
+    fireworks = [firework for workflow in workflows for firework in workflow.fws]
+    ids = [firework.fw_id for firework in fireworks]
+    there = {document["fw_id"] for document in lp.fireworks.find({"fw_id": {"$in": ids}}, {"fw_id": 1})}
+    missing = [firework for firework in fireworks if firework.fw_id not in there]
+    # Those that a worker may take come last, so that none runs before its children are there.
+    for root in (False, True):
+        _insert_new(lp.fireworks, [fw.to_db_dict() for fw in missing if (not fw.parents) == root])
+
+
+# -------------------------------------------------------------------------------------------------- submissions
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a submission did, and what it left alone.
+
+    Attributes:
+        chunks: handed out now; ``repaired`` of them were left by a submission that was broken off.
+        crystals: in these chunks.
+        elsewhere: crystals that wait in chunks handed out before, by where they are.
+    """
+
+    chunks: int
+    repaired: int
+    crystals: int
+    elsewhere: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """The entries of a set under a protocol, and what became of their workflows.
+
+    Attributes:
+        entries: by hash.
+        states: FireWorks' state of the workflow of a chunk's id.
+        broken: ids of the chunks whose workflow lacks fireworks.
+    """
+
+    entries: dict[str, Chunk]
+    states: dict[str, str]
+    broken: set[str]
+
+    def open_entries(self, waiting: Mapping[str, Costed]) -> list[Chunk]:
+        """Those whose crystals are somebody's task: some of them wait, and the workflow has not ended."""
+        return [
+            entry
+            for entry in self.entries.values()
+            if self.states.get(entry.id) not in _FINISHED and any(key in waiting for key in entry.keys)
+        ]
+
+    def unadded(self, entry: Chunk) -> bool:
+        """Whether an open entry's workflow is not, or not whole, on the LaunchPad."""
+        return entry.id not in self.states or entry.id in self.broken
+
+    def place(self, entry: Chunk) -> str:
+        """Where an open entry waits."""
+        if entry.id in self.states:
+            fizzled = self.states[entry.id] == "FIZZLED"
+            return "on the LaunchPad, fizzled" if fizzled else "on the LaunchPad"
+        return f"in files in {Path(entry.file).parent}" if entry.file else "in a submission that was broken off"
+
+
+def submit(
+    lp: LaunchPad,
+    crystals: CrystalSet,
+    waiting: Sequence[Costed],
+    *,
+    store: Mapping[str, Any],
+    potential: str,
+    device: str = "auto",
+    target: float = TARGET,
+    folder: Path | None = None,
+    adopt_files: bool = False,
+    on_chunks: Callable[[int], None] = lambda _: None,
+) -> Submission:
+    """Hand out those crystals that wait and are in no chunk yet; what was broken off is brought to its end.
+
+    Parameters:
+        waiting: the crystals that wait to be computed, of this set and protocol.
+        store: spec of the results store.
+        potential: name of the potential, as workers are to load it.
+        device: where they are to run it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        target: bound on the estimated cost of a chunk.
+        folder: write the workflows there, as files for ``lpad add``, instead of adding them.
+        adopt_files: add also the chunks that earlier went to files and are not on the LaunchPad. The files, where
+            they are in reach, are removed first.
+        on_chunks: called with the number of chunks handed out so far, now and then.
+
+    Raises:
+        LaunchError: the LaunchPad is not initialised, or the set's name would not survive FireWorks.
+    """
+    require_ready(lp, crystals.name)
+    by_key = {item.key: item for item in waiting}
+    ledger = _read_ledger(lp, crystals)
+    entries = ledger.open_entries(by_key)
+    if adopt_files:
+        entries = [_adopted(lp, entry) if entry.file and ledger.unadded(entry) else entry for entry in entries]
+    old = [entry for entry in entries if ledger.unadded(entry) and _belongs(entry, folder) and not _is_written(entry)]
+    taken = {key for entry in entries for key in entry.keys}
+    protocol = crystals.protocol.model_dump(mode="json")
+    flow = {"store": dict(store), "protocol": protocol, "potential": potential, "device": device}
+    free = [item for item in waiting if item.key not in taken]
+    chunks = bounded(free, lambda item: item.cost, target, MAX_CRYSTALS)
+    new = [_new_chunk(crystals, [item.key for item in chunk], flow, ledger, folder) for chunk in chunks]
+    handed_out = [*old, *(entry for entry in _claim(lp, new) if _belongs(entry, folder))]
+    if folder is None:
+        add_chunks(lp, handed_out, on_chunks)
+    else:
+        _write_files(handed_out, on_chunks)
+    done = {entry.hash for entry in handed_out}
+    elsewhere: Counter[str] = Counter()
+    for entry in entries:
+        if entry.hash not in done:
+            elsewhere[ledger.place(entry)] += sum(key in by_key for key in entry.keys)
+    crystals_in = sum(key in by_key for entry in handed_out for key in entry.keys)
+    return Submission(len(handed_out), len(old), crystals_in, dict(elsewhere))
+
+
+def require_ready(lp: LaunchPad, set_name: str) -> None:
+    """Raise LaunchError unless the LaunchPad is initialised and FireWorks leaves the set's name as it is."""
+    if lp.fw_id_assigner.find_one() is None or missing_indexes(lp):
+        raise LaunchError(f"the LaunchPad in the database {lp.name!r} has no indices yet: run `phononbench init-db`")
+    if not isinstance(reconstitute_dates(set_name), str):
+        raise LaunchError(f"FireWorks would take the name of the set, {set_name!r}, for a date: use another")
+
+
+def _read_ledger(lp: LaunchPad, crystals: CrystalSet) -> _Ledger:
+    ours = {"set": crystals.name, "protocol_id": crystals.protocol_id}
+    entries = [Chunk.from_document(document) for document in lp.db[LEDGER].find(ours).sort("created_at")]
+    query = {f"metadata.{name}": value for name, value in ours.items()}
+    found = list(lp.workflows.find(query, {"metadata.chunk": 1, "nodes": 1, "state": 1}))
+    ids = [number for document in found for number in document["nodes"]]
+    there = {document["fw_id"] for document in lp.fireworks.find({"fw_id": {"$in": ids}}, {"fw_id": 1})}
+    return _Ledger(
+        entries={entry.hash: entry for entry in entries},
+        states={document["metadata"]["chunk"]: document["state"] for document in found},
+        broken={d["metadata"]["chunk"] for d in found if not there.issuperset(d["nodes"])},
+    )
+
+
+def _belongs(entry: Chunk, folder: Path | None) -> bool:
+    """Whether the chunk goes where this submission goes: to the LaunchPad, or to files in that folder."""
+    return (Path(entry.file).parent if entry.file else None) == folder
+
+
+def _is_written(entry: Chunk) -> bool:
+    return entry.file is not None and Path(entry.file).exists()
+
+
+def _new_chunk(
+    crystals: CrystalSet, keys: list[str], flow: dict[str, Any], ledger: _Ledger, folder: Path | None
+) -> Chunk:
+    name = chunk_hash(crystals.name, crystals.protocol_id, keys)
+    ended = ledger.entries.get(name)
+    chunk = Chunk(name, crystals.name, crystals.protocol_id, keys, flow, ended.generation + 1 if ended else 0)
+    return replace(chunk, file=str(folder / f"{chunk.set}-{chunk.id}.json")) if folder else chunk
+
+
+def _claim(lp: LaunchPad, chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Enter chunks into the ledger; gives them as they stand there, whoever was first."""
+    ledger = lp.db[LEDGER]
+    claimed: list[Chunk] = []
+    for batch in batched(chunks, _BATCH):
+        _insert_new(ledger, [chunk.document() for chunk in batch if not chunk.generation])
+        for chunk in batch:
+            if chunk.generation:
+                ledger.replace_one({"_id": chunk.hash, "generation": chunk.generation - 1}, chunk.document())
+        there = {d["_id"]: d for d in ledger.find({"_id": {"$in": [chunk.hash for chunk in batch]}})}
+        claimed += [Chunk.from_document(there[chunk.hash]) for chunk in batch]
+    return claimed
+
+
+def _adopted(lp: LaunchPad, entry: Chunk) -> Chunk:
+    """The chunk of a file as one for the LaunchPad; its file is gone."""
+    adopted = replace(entry, file=None)
+    Path(str(entry.file)).unlink(missing_ok=True)
+    lp.db[LEDGER].replace_one({"_id": entry.hash, "file": entry.file}, adopted.document())
+    return adopted
+
+
+def _write_files(chunks: Sequence[Chunk], on_chunks: Callable[[int], None]) -> None:
+    """Write the files of these chunks, each whole or not at all."""
+    for number, chunk in enumerate(chunks):
+        on_chunks(number)
+        path = Path(str(chunk.file))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        partial.write_text(chunk_workflow(chunk).to_format("json"))
+        partial.replace(path)

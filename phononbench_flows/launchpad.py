@@ -1,0 +1,132 @@
+"""FireWorks' LaunchPad: where it is, who we are there, and the indices that it needs.
+
+Nothing of the potentials is imported here, so that commands which only look at the LaunchPad answer soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
+
+import yaml
+from fireworks import LaunchPad
+from fireworks.fw_config import LAUNCHPAD_LOC
+from pymongo import IndexModel
+
+from phononbench_flows.mongo import masked, mongo_uri
+
+LEDGER = "phononbench_chunks"
+"""Collection of the chunks that were handed out, in the LaunchPad's database."""
+
+GPU, CPU = "gpu", "cpu"
+"""Categories of the jobs: a worker takes those of the categories in its FWorker file."""
+
+INDEXES: dict[str, list[IndexModel]] = {
+    "fireworks": [
+        # A worker asks for the first READY firework of its category; without the category in the index, that means to
+        # pass over all those of the other.
+        IndexModel([("state", -1), ("spec._category", 1), ("spec._priority", -1), ("created_on", 1)]),
+        IndexModel([("spec.set", 1), ("spec.protocol_id", 1), ("state", 1)]),
+    ],
+    "workflows": [
+        IndexModel([("metadata.set", 1), ("metadata.protocol_id", 1), ("state", 1)]),
+        IndexModel("metadata.chunk"),
+    ],
+    LEDGER: [IndexModel([("set", 1), ("protocol_id", 1)])],
+}
+"""Indices that FireWorks' own tune-up does not make, by collection."""
+
+
+class LaunchError(RuntimeError):
+    """A LaunchPad or a submission that cannot be; the message is a sentence."""
+
+
+def launchpad_settings(uri: str, database: str) -> dict[str, Any]:
+    """What a ``my_launchpad.yaml`` says to reach a database on the server of a MongoDB URI.
+
+    User and password stand apart from the host, which FireWorks shows in its messages.
+
+    Raises:
+        LaunchError: for what is no URI.
+    """
+    if masked(uri) == masked(""):
+        raise LaunchError("the MongoDB URI cannot be taken apart; are user and password percent-encoded?")
+    parts = urlsplit(uri)
+    hosts = parts.netloc.rpartition("@")[2]
+    given = {"username": parts.username, "password": parts.password}
+    login = {name: unquote_plus(value) for name, value in given.items() if value}
+    return {
+        "host": urlunsplit(parts._replace(netloc=hosts, path=parts.path or "/")),
+        "name": database,
+        "uri_mode": True,
+        "mongoclient_kwargs": login,
+    }
+
+
+def launchpad(file: Path | None = None, *, database: str) -> LaunchPad:
+    """The LaunchPad of a file; without one, of FireWorks' own configuration, as for ``lpad``; else of the environment.
+
+    Parameters:
+        file: a ``my_launchpad.yaml``.
+        database: name of the database where only the server is known, from the environment (see ``mongo_uri``).
+
+    Raises:
+        LaunchError: for a file that is no LaunchPad's, or holds a password and is open to others.
+    """
+    found = file or (Path(LAUNCHPAD_LOC) if LAUNCHPAD_LOC else None)
+    settings = _read_settings(found) if found else launchpad_settings(mongo_uri(), database)
+    return LaunchPad.from_dict({"strm_lvl": "WARNING"} | settings)
+
+
+def address(lp: LaunchPad) -> str:
+    """The LaunchPad's server as a URI, for messages that mask it."""
+    return str(lp.host) if lp.uri_mode else f"mongodb://{lp.host}:{lp.port}/"
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(file.read_text())
+        mode = file.stat().st_mode
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LaunchError(f"the LaunchPad file {file} cannot be read: {error}") from error
+    if not isinstance(settings, dict) or "host" not in settings:
+        raise LaunchError(f"{file} does not describe a LaunchPad: it has no `host`")
+    if (settings.get("password") or (settings.get("mongoclient_kwargs") or {}).get("password")) and mode & 0o077:
+        raise LaunchError(f"{file} holds a password and is open to others; run: chmod 600 {file}")
+    return settings
+
+
+def write_launchpad(file: Path, settings: Mapping[str, Any]) -> None:
+    """Write a ``my_launchpad.yaml`` that only its owner can read, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as partial:
+        yaml.safe_dump(dict(settings), partial)
+    Path(partial.name).replace(file)
+
+
+def init_launchpad(lp: LaunchPad) -> None:
+    """Make the indices of a LaunchPad and its counters of ids, where they are not there yet; resets nothing."""
+    if lp.fw_id_assigner.find_one() is None:
+        # The id by which `lpad reset` knows them, so that two who do this at once make one.
+        start = {"next_fw_id": 1, "next_launch_id": 1}
+        lp.fw_id_assigner.update_one({"_id": -1}, {"$setOnInsert": start}, upsert=True)
+    lp.tuneup()
+    for name, indexes in INDEXES.items():
+        lp.db[name].create_indexes(indexes)
+
+
+def missing_indexes(lp: LaunchPad) -> list[str]:
+    """What :func:`init_launchpad` would make: collections with the fields of the indices that they lack."""
+    wanted = {name: [dict(index.document["key"]) for index in indexes] for name, indexes in INDEXES.items()}
+    wanted["fireworks"].append({"fw_id": 1})
+    wanted["workflows"].append({"nodes": 1})
+    return [
+        f"{name} ({', '.join(fields)})"
+        for name, indexes in wanted.items()
+        for there in [[dict(index["key"]) for index in lp.db[name].list_indexes()]]
+        for fields in indexes
+        if fields not in there
+    ]

@@ -1,0 +1,55 @@
+"""Is a worker still there? It leaves its identity with everything it begins, and anybody may ask for it later."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from phononbench_flows import slurm
+
+
+def identity() -> dict[str, Any]:
+    """Tells this process apart from every other; plain JSON."""
+    return {
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+    }
+
+
+def is_alive(worker: Mapping[str, Any], jobs: slurm.Jobs | None) -> bool | None:
+    """Whether a worker is there; None if that cannot be told from here.
+
+    Parameters:
+        worker: its :func:`identity`.
+        jobs: what Slurm knows of; None if it cannot be asked.
+    """
+    if worker["machine"] == _machine():
+        return _same_process(worker["pid"], worker["started"])
+    if jobs is not None and worker["slurm_job"] and worker["slurm_cluster"] in {None, jobs.cluster}:
+        # The worker may have died within a job that goes on.
+        return None if worker["slurm_job"] in jobs.ids else False
+    return None
+
+
+def _same_process(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _machine() -> str:
+    """Names this boot of the machine and this container on it: who agrees in it means the same by a process id."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if boot.is_file() and namespace.is_symlink():
+        return f"{boot.read_text().strip()} {namespace.readlink()}"
+    return socket.gethostname()

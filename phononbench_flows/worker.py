@@ -1,0 +1,104 @@
+"""A worker: takes fireworks one after the other, as ``rlaunch rapidfire`` does, and knows when to take none.
+
+It looks at its environment before it takes anything, and at every new kind of firework before it could take one. It
+leaves its identity with what it takes. It ends before its time does, and on SIGTERM or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from fireworks import FWorker, LaunchPad
+from fireworks.core.rocket_launcher import rapidfire
+
+from phononbench_flows import slurm, time_limit
+from phononbench_flows.janitor import IDENTITY
+from phononbench_flows.liveness import identity
+from phononbench_flows.mongo import retry_seconds
+from phononbench_flows.preflight import Check, State, check_kinds, preflight, waiting_kinds
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1
+_TROUBLES = 5  # in a row; then the trouble may be the worker itself
+
+
+class UnfitError(RuntimeError):
+    """The work that waits would fail here; none was taken."""
+
+
+def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, idle: float = 0.0) -> None:
+    """Take fireworks until none is there, the time is nearly over, or SIGTERM or Ctrl-C comes.
+
+    Parameters:
+        lp: where the work is; its connection is closed, and one opened that waits for a server that is away.
+        folder: where each firework gets a folder of its own.
+        idle: seconds to wait for fireworks when there are none.
+
+    Raises:
+        UnfitError: what waits would fail here.
+    """
+    time_limit.stop_on_signals()
+    _heed_slurm()
+    _require_fit(preflight(lp, fworker))
+    fworker.env[IDENTITY] = identity()
+    lp = _patient(lp)
+    newest = troubles = 0
+    last_work = time.monotonic()
+    while time_limit.seconds_left() > 0:
+        try:
+            new = waiting_kinds(lp, fworker, after=newest)
+            _require_fit(check_kinds(lp, new))
+            newest = max([newest, *(kind.fw_id for kind in new)])
+            took = _take_one(lp, fworker, folder)
+        except UnfitError:
+            raise
+        except Exception:
+            # What it held is lost to it, and found by the janitor; the worker itself goes on.
+            troubles += 1
+            logger.exception("a firework could not be taken or given back (%d of %d)", troubles, _TROUBLES)
+            if troubles == _TROUBLES:
+                raise
+            time.sleep(_POLL_SECONDS)
+            continue
+        troubles = 0
+        if took:
+            last_work = time.monotonic()
+        elif time.monotonic() - last_work > idle:
+            return
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+def _take_one(lp: LaunchPad, fworker: FWorker, folder: Path) -> bool:
+    """Run one firework, if one is ready."""
+    if lp.fireworks.find_one(dict(fworker.query) | {"state": "READY"}, {"fw_id": 1}) is None:
+        return False
+    rapidfire(lp, fworker, str(folder), nlaunches=1, max_loops=1, sleep_time=_POLL_SECONDS)
+    return True
+
+
+def _require_fit(checks: Iterable[Check]) -> None:
+    failed = [f"{check.name}: {check.said} ({check.advice})" for check in checks if check.state == State.FAILED]
+    if failed:
+        raise UnfitError("; ".join(failed))
+
+
+def _patient(lp: LaunchPad) -> LaunchPad:
+    """The same LaunchPad by a connection that waits for a server that is away, as long as results do."""
+    settings = lp.to_dict()
+    waits = {"serverSelectionTimeoutMS": int(retry_seconds() * 1000)}
+    settings["mongoclient_kwargs"] = waits | settings["mongoclient_kwargs"]
+    lp.connection.close()
+    return LaunchPad.from_dict(settings)
+
+
+def _heed_slurm() -> None:
+    """End in time for the Slurm job that this is; old versions do not tell a job when that is."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job and "SLURM_JOB_END_TIME" not in os.environ and (left := slurm.seconds_left(job)) is not None:
+        time_limit.begin_nothing_after(left - time_limit.MARGIN_SECONDS)

@@ -1,0 +1,269 @@
+"""Workers as processes of their own, to be killed. They start within a second from a process that has imported all."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import toy_potentials
+from fireworks import FWorker, LaunchPad
+from jobflow import SETTINGS, Flow, JobStore
+from jobflow.managers.fireworks import flow_to_workflow
+from pymatgen.core import Element, Lattice, Structure
+from pymongo import monitoring
+
+from phononbench_flows import potentials, time_limit
+from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
+from phononbench_flows.flows import StabilityFlowMaker, stages
+from phononbench_flows.janitor import Limits, Report, look_after
+from phononbench_flows.launchpad import init_launchpad, launchpad_settings
+from phononbench_flows.mongo import mongo_uri
+from phononbench_flows.outcomes import Stage
+from phononbench_flows.outputs import OutputsStore
+from phononbench_flows.protocol import Protocol
+from phononbench_flows.store import ResultsStore
+from phononbench_flows.worker import work
+
+HASTY = Limits(lock=0.3, settle=0.0)
+"""A janitor who need not wait, since no worker lives while it looks."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["crew", "light_jobs", "toy_potentials", "torch._dynamo"])
+
+
+def connect(database: str) -> LaunchPad:
+    return LaunchPad.from_dict(launchpad_settings(mongo_uri(), database) | {"strm_lvl": "ERROR"})
+
+
+def ready_launchpad(database: str) -> LaunchPad:
+    """A LaunchPad with everything that `phononbench init-db` makes, and jobflow's outputs beside it."""
+    lp = connect(database)
+    init_launchpad(lp)
+    outputs = OutputsStore(database)
+    outputs.connect()
+    outputs.create_indexes()
+    return lp
+
+
+def add(lp: LaunchPad, flow: Flow) -> list[int]:
+    """Put a flow on the LaunchPad; gives the ids of its fireworks, in the order of its jobs."""
+    return sorted(lp.add_wf(flow_to_workflow(flow)).values(), reverse=True)
+
+
+SMALL = Protocol.model_validate({"name": "small", "spectrum": {"path_points": 11, "mesh": [4, 4, 4]}})
+TOY = "toy_potentials:lj"
+
+
+def slow_crystals(store: ResultsStore, n: int, name: str, others: Mapping[int, str] | None = None) -> list[str]:
+    """Argon, stable under the toy potential, which takes its time (TOY_SLEEP) over it; gives the keys.
+
+    Args:
+        others: other elements, by the number of the crystal.
+    """
+    sha256 = potentials.identify(TOY).sha256
+    protocol_id = SMALL.id_with(sha256)
+    documents = []
+    for i in range(n):
+        sites = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+        structure = Structure(Lattice.cubic(3.55 + 0.005 * i), [(others or {}).get(i, "Ar")] * 4, sites)
+        documents.append(
+            CrystalDocument(
+                key=document_key(f"{name}-{i}", protocol_id),
+                id=f"{name}-{i}",
+                set=name,
+                source=f"{i}.cif",
+                source_sha256=None,
+                protocol_id=protocol_id,
+                protocol_name=SMALL.name,
+                potential=PotentialRecord(name=TOY, checkpoint_sha256=sha256),
+                stage=Stage.SCREENED,
+                nsites=4,
+                structure=structure.as_dict(),
+            )
+        )
+    store.put(*documents)
+    return [document.key for document in documents]
+
+
+def add_chunk(
+    lp: LaunchPad, store: ResultsStore, keys: list[str], *, batch_atoms: int = 4, device: str = "cpu"
+) -> list[int]:
+    """Put the flow of a chunk on the LaunchPad, by default with one crystal in a call of the potential."""
+    first = store.get(keys[0])
+    flow = StabilityFlowMaker.configured(
+        store=store.spec, protocol=SMALL, potential=TOY, device=device, batch_atoms=batch_atoms
+    ).make(keys)
+    flow.update_metadata({"set": first.set, "protocol_id": first.protocol_id})
+    return add(lp, flow)
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
+    """Return as soon as the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def states(lp: LaunchPad) -> dict[int, str]:
+    return {row["fw_id"]: row["state"] for row in lp.fireworks.find({}, {"fw_id": 1, "state": 1})}
+
+
+def tidy(lp: LaunchPad, limits: Limits = HASTY) -> list[Report]:
+    """A round of the janitor, all of whose repairs have to succeed."""
+    reports = list(look_after(lp, limits))
+    assert all(report.outcome in {"mended", "left"} for report in reports), reports
+    return reports
+
+
+def start(target: Callable[..., None], *args: Any) -> BaseProcess:
+    """Run a function of an importable module in a process of its own, in this process' environment."""
+    _start_server()
+    process = _context.Process(target=_enter, args=(dict(os.environ), target, args), daemon=True)
+    process.start()
+    return process
+
+
+def start_worker(database: str, folder: Path, **options: Any) -> BaseProcess:
+    """Start a worker; the options are those of :func:`run_worker`."""
+    return start(run_worker, database, str(folder), options)
+
+
+@cache
+def _start_server() -> None:
+    """Start the process that the others are forked from, where it finds what it has to import."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    forkserver.ensure_running()
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
+
+
+def _enter(environment: dict[str, str], target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*args)
+
+
+class Held(monitoring.CommandListener):
+    """Holds the process up before a command, until a file appears: so that something may happen to the server."""
+
+    def __init__(self, where: str, signs: Path) -> None:
+        self.where, self.signs = where, signs
+        self.writes = 0
+
+    def started(self, event) -> None:
+        if self._is_there(event) and not (self.signs / "held").exists():
+            (self.signs / "held").touch()
+            wait_for((self.signs / "go on").exists)
+
+    def _is_there(self, event) -> bool:
+        name, command = event.command_name, event.command
+        if self.where == "checkout":
+            return name == "findAndModify" and command["findAndModify"] == "fireworks"
+        if self.where == "middle":
+            # The first write marks the crystals.
+            self.writes += name == "update" and command["update"] == "crystals"
+            return self.writes == 3
+        state = command.get("update", {}).get("state") if name == "findAndModify" else None
+        return state == "COMPLETED" and command["findAndModify"] == "launches"
+
+    def succeeded(self, event) -> None:
+        pass
+
+    def failed(self, event) -> None:
+        pass
+
+
+def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
+    """Work until nothing is left.
+
+    Options:
+        kill_after: end, as by the machine's failure, after so many of the database's answers; see KillAfter.
+        held: before which command to wait for the file "go on"; see Held.
+        deadly: element on which the potential takes the process with it.
+        finished: file that tells each crystal that finishes a stage, before it is written.
+        timeout, idle: of the worker.
+    """
+    logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())
+    if "kill_after" in options:
+        monitoring.register(KillAfter(options["kill_after"], Path(folder) / "answers"))
+    if "held" in options:
+        monitoring.register(Held(options["held"], Path(folder)))
+    if deadly := options.get("deadly"):
+        _make_deadly(Element(deadly).Z)
+    if finished := options.get("finished"):
+        _tell_of(finished)
+    if (timeout := options.get("timeout")) is not None:
+        time_limit.begin_nothing_after(timeout)
+    SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    work(connect(database), FWorker(), Path(folder), idle=options.get("idle", 0.0))
+
+
+class KillAfter(monitoring.CommandListener):
+    """Ends the process after so many answers of the database, the first of which gives it a firework.
+
+    Without a number it writes into a file how many answers there are until the process takes its next firework.
+    """
+
+    def __init__(self, commands: int | None, file: Path) -> None:
+        self.commands, self.file = commands, file
+        self.taking = False
+        self.seen = 0
+
+    def started(self, event) -> None:
+        self.taking = (
+            event.command_name == "findAndModify"
+            and event.command["findAndModify"] == "fireworks"
+            and (event.command["query"].get("state") == "READY")
+        )
+        if self.taking and self.seen and self.commands is None:
+            self.file.write_text(str(self.seen))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def failed(self, event) -> None:
+        raise AssertionError(f"the database refused: {event}")
+
+    def succeeded(self, event) -> None:
+        # What the process did before has nothing to do with the firework.
+        self.seen += bool(self.seen or (self.taking and event.reply.get("value")))
+        if self.seen == self.commands:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _make_deadly(number: int) -> None:
+    log = toy_potentials._log
+
+    def watch(state) -> None:
+        log(state)
+        if (state.atomic_numbers == number).any():
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    toy_potentials._log = watch
+
+
+def _tell_of(file: str) -> None:
+    finish = stages._finish
+
+    def told(document, *rest) -> None:
+        with Path(file).open("a") as lines:
+            lines.write(f"{document.key} {document.stage}\n")
+        finish(document, *rest)
+
+    stages._finish = told

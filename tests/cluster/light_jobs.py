@@ -1,0 +1,35 @@
+"""Jobs that take no time, for tests of what happens around a job."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jobflow import Response, job
+from pymongo.errors import AutoReconnect
+
+from phononbench_flows.flows.portions import OutOfTimeError
+
+
+@job
+def note(file: str, word: str, after: list[str] | None = None) -> list[str]:
+    """Append a line to a file; gives all the words so far."""
+    with Path(file).open("a") as lines:
+        lines.write(f"{word} {os.getpid()}\n")
+    return [*(after or []), word]
+
+
+@job
+def note_in_parts(file: str, word: str, parts: int) -> Response[list[str]]:
+    """The same; then again, as often as there are parts, as a stage does whose time ran out."""
+    with Path(file).open("a") as lines:
+        lines.write(f"{word} {os.getpid()}\n")
+    if parts == 1:
+        return Response(output=[word])
+    return Response(output=[word], replace=note_in_parts(file, word, parts - 1))
+
+
+@job
+def fail(error: str) -> None:
+    """Raise an error of this name."""
+    raise {"AutoReconnect": AutoReconnect, "ValueError": ValueError, "OutOfTimeError": OutOfTimeError}[error]("as told")

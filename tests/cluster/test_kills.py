@@ -1,0 +1,165 @@
+"""Workers are killed at any moment, and nothing is lost: the janitor brings every firework to its end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from crew import HASTY, add, add_chunk, lines, ready_launchpad, slow_crystals, start_worker, states, tidy, wait_for
+from jobflow import Flow
+from light_jobs import note, note_in_parts
+
+from phononbench_flows.janitor import Limits
+from phononbench_flows.outputs import OutputsStore
+from phononbench_flows.store import ResultsStore
+
+
+@pytest.fixture
+def lp(mongo_database):
+    return ready_launchpad(mongo_database)
+
+
+def plain(file: Path) -> Flow:
+    """A job and one that waits for it."""
+    first = note(str(file), "first")
+    return Flow([first, note(str(file), "last", first.output)])
+
+
+def in_parts(file: Path) -> Flow:
+    """The same, where the first job's time runs out once."""
+    first = note_in_parts(str(file), "first", 2)
+    return Flow([first, note(str(file), "last", first.output)])
+
+
+def answers(database: str, folder: Path, flow: Flow, lp) -> int:
+    """How often the database answers while a worker takes, runs and gives back one firework."""
+    add(lp, flow)
+    start_worker(database, folder, kill_after=None).join(120)
+    finish(database, folder, lp)
+    return int((folder / "answers").read_text())
+
+
+def finish(database: str, folder: Path, lp) -> None:
+    """Janitor and workers in turn, until all is done."""
+    for _ in range(4):
+        tidy(lp)
+        worker = start_worker(database, folder)
+        worker.join(120)
+        assert worker.exitcode == 0
+        if set(states(lp).values()) <= {"COMPLETED", "ARCHIVED"}:
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [plain, in_parts])
+def test_a_firework_survives_a_kill_after_any_command(make, lp, mongo_database, tmp_path):
+    words = tmp_path / "words"
+    outputs = OutputsStore(mongo_database)
+    outputs.connect()
+    n = answers(mongo_database, tmp_path / "work", make(words), lp)
+    assert n > 30
+    for k in range(1, n + 1):
+        words.unlink()
+        flow = make(words)
+        ids = add(lp, flow)
+        worker = start_worker(mongo_database, tmp_path / "work", kill_after=k)
+        worker.join(120)
+        assert worker.exitcode == -9
+        finish(mongo_database, tmp_path / "work", lp)
+        workflow = lp.workflows.find_one({"nodes": ids[0]})
+        found = states(lp)
+        assert {found[fw_id] for fw_id in workflow["nodes"]} == {"COMPLETED"}, k
+        assert workflow["state"] == "COMPLETED"
+        assert "locked" not in workflow
+        assert outputs.query_one({"uuid": flow.jobs[-1].uuid})["output"] == ["first", "last"]
+
+
+# Beside workers that live the janitor has to wait for what they are about to write.
+PATIENT = Limits(lock=1.0, settle=3.0)
+
+
+@pytest.mark.parametrize(
+    ("crystals", "kills"), [pytest.param(20, 6, marks=pytest.mark.slow, id="twenty"), pytest.param(3, 2, id="three")]
+)
+def test_workers_killed_at_random_cost_at_most_one_crystal_each(
+    crystals, kills, lp, mongo_database, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TOY_SLEEP", "0.02")
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "calls"))
+    finished = tmp_path / "finished"
+    chance = random.Random(20251222)
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        keys = [slow_crystals(store, crystals, name) for name in ("one", "two")]
+        for chunk in keys:
+            add_chunk(lp, store, chunk)
+        workers = [start_worker(mongo_database, tmp_path / "work", finished=str(finished)) for _ in keys]
+        for _ in range(kills):
+            seen = len(lines(finished))
+            more = chance.randint(4, 9) if crystals > 9 else 2
+            wait_for(lambda: len(lines(finished)) >= seen + more or not any(w.is_alive() for w in workers))  # noqa: B023
+            victim = chance.choice([w for w in workers if w.is_alive()])
+            victim.kill()
+            victim.join()
+            tidy(lp, PATIENT)
+            workers = [w for w in workers if w.is_alive()]
+            workers.append(start_worker(mongo_database, tmp_path / "work", finished=str(finished)))
+        for worker in workers:
+            worker.join(300)
+        for _ in range(3):
+            tidy(lp, HASTY)
+            start_worker(mongo_database, tmp_path / "work", finished=str(finished)).join(300)
+        assert set(states(lp).values()) == {"COMPLETED"}
+        results = list(store.documents())
+    assert sorted(d.key for d in results) == sorted(keys[0] + keys[1])
+    assert {(d.status, d.attempts) for d in results} == {("stable", 0)}
+    computed = Counter(lines(finished))
+    assert len(computed) == 3 * 2 * crystals
+    assert computed.total() - len(computed) <= kills
+
+
+def test_a_crystal_that_kills_its_workers_is_set_aside_and_the_others_are_judged(lp, mongo_database, tmp_path):
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        keys = slow_crystals(store, 5, "toys", {3: "Xe"})
+        add_chunk(lp, store, keys, batch_atoms=256)
+        codes = []
+        while set(states(lp).values()) != {"COMPLETED"}:
+            worker = start_worker(mongo_database, tmp_path / "work", deadly="Xe")
+            worker.join(120)
+            codes.append(worker.exitcode)
+            tidy(lp)
+            assert len(codes) < 6
+        assert codes == [-11, -11, -11, 0]
+        results = {d.key: d for d in store.documents()}
+    guilty = results.pop(keys[3])
+    assert (guilty.status, guilty.reason, guilty.stage) == ("failed", "killed_worker", "screened")
+    assert {d.status for d in results.values()} == {"stable"}
+    assert len(results) == 4
+
+
+@pytest.mark.slow
+def test_a_worker_that_wakes_up_after_its_successor_puts_nothing_back(lp, mongo_database, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_SLEEP", "0.05")
+    finished = tmp_path / "finished"
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        keys = slow_crystals(store, 3, "toys")
+        (fw_id, *_) = add_chunk(lp, store, keys)
+        sleeper = start_worker(mongo_database, tmp_path / "first", finished=str(finished))
+        wait_for(lambda: lines(finished))
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        # As the janitor of another machine would.
+        lp.mark_fizzled(lp.launches.find_one({"fw_id": fw_id})["launch_id"])
+        lp.rerun_fw(fw_id)
+        start_worker(mongo_database, tmp_path / "second").join(120)
+        assert set(states(lp).values()) == {"COMPLETED"}
+        judged = {d.key: d for d in store.documents()}
+        os.kill(sleeper.pid, signal.SIGCONT)
+        sleeper.join(120)
+        assert sleeper.exitcode == 0
+        tidy(lp)
+        assert {d.key: d for d in store.documents()} == judged
+    assert {d.status for d in judged.values()} == {"stable"}
+    assert set(states(lp).values()) == {"COMPLETED"}

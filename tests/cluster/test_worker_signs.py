@@ -1,0 +1,110 @@
+"""By what a worker is known, what it asks of Slurm, and what a job finds out about its firework."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from phononbench_flows import liveness, slurm, time_limit
+from phononbench_flows.flows.launched import Launch, current_launch
+from phononbench_flows.liveness import identity, is_alive
+from phononbench_flows.worker import _heed_slurm
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What Slurm's commands say, by the command."""
+    said: dict[str, str | None] = {}
+    monkeypatch.setattr(slurm, "_answer", lambda program, *_: said.get(program))
+    return said
+
+
+def test_a_process_is_alive_until_it_ends_even_if_nobody_waited_for_it():
+    program = (
+        f"import json; from {liveness.__name__} import identity; print(json.dumps(identity()), flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    worker = json.loads(process.stdout.readline())
+    assert worker["pid"] == process.pid
+    assert is_alive(worker, None) is True
+    assert is_alive(worker | {"started": worker["started"] - 1}, None) is False, "its pid went to another"
+    process.kill()
+    deadline = time.monotonic() + 30
+    while is_alive(worker, None) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_alive(worker, None) is False
+    process.communicate()
+    assert is_alive(worker, None) is False
+
+
+def test_identity_is_plain_json():
+    assert json.loads(json.dumps(identity())) == identity()
+
+
+def test_jobs_of_the_cluster(answers):
+    assert slurm.jobs() is None
+    answers["squeue"] = "12\n13\n"
+    assert slurm.jobs() is None, "whose jobs?"
+    answers["scontrol"] = "Configuration data\nClusterName             = leonardo\nSlurmUser = slurm(64)\n"
+    assert slurm.jobs() == slurm.Jobs("leonardo", frozenset({"12", "13"}))
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("1:30", 90), ("2:00:00", 7200), ("1-00:00:01", 86401), ("UNLIMITED", None), ("INVALID", None), ("", None)],
+)
+def test_time_left(said, seconds, answers):
+    answers["squeue"] = f"{said}\n"
+    assert slurm.seconds_left("7") == seconds
+
+
+def test_a_program_that_fails_or_is_not_there_says_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.jobs() is None
+    script = tmp_path / "squeue"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o755)
+    assert slurm.seconds_left("7") is None
+
+
+@pytest.mark.parametrize(
+    ("job", "end", "said", "left"),
+    [
+        pytest.param(None, None, "10:00", float("inf"), id="no Slurm"),
+        pytest.param("7", None, "10:00", 600 - time_limit.MARGIN_SECONDS, id="an old Slurm, asked"),
+        pytest.param("7", 1000.0, "10:00", 1000 - time_limit.MARGIN_SECONDS, id="a new Slurm, which says so itself"),
+        pytest.param("7", None, "UNLIMITED", float("inf"), id="no limit"),
+    ],
+)
+def test_a_worker_heeds_the_end_of_its_job(job, end, said, left, answers, monkeypatch):
+    monkeypatch.setattr(time_limit, "_state", time_limit._State())
+    for name, value in (("SLURM_JOB_ID", job), ("SLURM_JOB_END_TIME", end and str(time.time() + end))):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
+    answers["squeue"] = said
+    _heed_slurm()
+    assert time_limit.seconds_left() == pytest.approx(left, abs=5)
+
+
+def test_a_job_knows_the_launch_that_runs_it_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert current_launch("u") is None
+    firework = {
+        "fw_id": 3,
+        "spec": {"_tasks": [{"job": {"uuid": "u"}}]},
+        "launches": [{"launch_id": 8}, {"launch_id": 9}],
+    }
+    (tmp_path / "FW.json").write_text(json.dumps(firework))
+    assert current_launch("u") == Launch(3, 9)
+    assert current_launch("another") is None
+    (tmp_path / "FW.json").write_text(json.dumps(firework | {"launches": []}))
+    assert current_launch("u") is None
+    (tmp_path / "FW.json").write_text(json.dumps({"fw_id": 3, "spec": {"_tasks": [{"script": ["true"]}]}}))
+    assert current_launch("u") is None

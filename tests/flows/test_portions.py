@@ -1,0 +1,226 @@
+"""Who is tried with whom, who is set aside, and when nothing new is begun."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+
+import pytest
+
+from phononbench_flows import time_limit
+from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
+from phononbench_flows.flows import portions
+from phononbench_flows.flows.portions import OutOfTimeError, by_attempts, set_aside, work_through
+from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.store import ResultsStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    with ResultsStore.open(tmp_path / "results") as store:
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    monkeypatch.setattr(time_limit, "_state", time_limit._State())
+    monkeypatch.setattr(portions, "_pace", {})
+
+
+def crystals(store: ResultsStore, attempts: list[int]) -> list[CrystalDocument]:
+    documents = [
+        CrystalDocument(
+            key=document_key(f"toys-{i}", "p"),
+            id=f"toys-{i}",
+            set="toys",
+            source=f"{i}.cif",
+            source_sha256=None,
+            protocol_id="p",
+            protocol_name="paper",
+            potential=PotentialRecord(name="toy", checkpoint_sha256="0" * 64),
+            stage=Stage.SCREENED,
+            attempts=n,
+            nsites=1,
+        )
+        for i, n in enumerate(attempts)
+    ]
+    store.put(*documents)
+    return documents
+
+
+class Engine:
+    """Computes crystals: ends each stage but for those that kill it."""
+
+    def __init__(self, store: ResultsStore, deadly: set[str] = frozenset(), seconds: float = 0.0) -> None:
+        self.store, self.deadly, self.seconds = store, deadly, seconds
+        self.portions: list[list[str]] = []
+
+    def __call__(self, portion: list[CrystalDocument]) -> None:
+        self.portions.append([d.id for d in portion])
+        for document in portion:
+            assert self.store.get(document.key).attempts == document.attempts > 0
+            if document.id in self.deadly:
+                raise Killed
+            time.sleep(self.seconds)
+            document.stage, document.attempts = Stage.RELAXED, 0
+            self.store.put(document)
+
+
+class Killed(BaseException):
+    """Stands for a killed worker: nothing is written after it."""
+
+
+def run(documents, store, engine) -> bool:
+    return work_through(documents, store, Stage.SCREENED, engine, lambda d: 1.0)
+
+
+def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
+    """One worker from its start to its end or its death."""
+    waiting = set_aside(list(store.documents({"status": "pending", "stage": "screened"}, sort={"key": 1})), store)
+    with monkeypatch.context() as patched:
+        # A killed worker takes no mark back.
+        patched.setattr(engine.store, "put", lambda *docs, put=store.put: put(*docs) if not dead else None)
+        dead = []
+
+        def compute(portion):
+            try:
+                engine(portion)
+            except Killed:
+                dead.append(True)
+                raise
+
+        try:
+            run(waiting, store, compute)
+        except Killed:
+            return
+
+
+def test_all_fresh_crystals_come_together_and_marks_go_with_the_stage(store):
+    documents = crystals(store, [0] * 5)
+    engine = Engine(store)
+    assert run(documents, store, engine)
+    assert [len(p) for p in engine.portions] == [5]
+    assert {d.attempts for d in store.documents()} == {0}
+
+
+def test_those_that_were_there_at_a_kill_come_later_and_alone():
+    documents = [CrystalDocument.model_construct(id=str(i), attempts=n) for i, n in enumerate([2, 1, 0, 1, 0])]
+    assert [[d.id for d in portion] for portion in by_attempts(documents)] == [["2", "4"], ["1"], ["3"], ["0"]]
+    assert list(by_attempts([])) == []
+
+
+def test_a_deadly_crystal_is_set_aside_after_three_workers_and_its_neighbours_come_through(store, monkeypatch):
+    crystals(store, [0] * 12)
+    engine = Engine(store, deadly={"toys-5"})
+    for _ in range(3):
+        killed_run(store, engine, monkeypatch)
+        assert store.get("toys-5@p").status == Status.PENDING
+    killed_run(store, engine, monkeypatch)
+    culprit = store.get("toys-5@p")
+    assert (culprit.status, culprit.reason, culprit.stage) == (Status.FAILED, Reason.KILLED_WORKER, Stage.SCREENED)
+    assert "3 workers" in culprit.detail
+    others = list(store.documents({"id": {"$ne": "toys-5"}}))
+    assert {(d.stage, d.status, d.attempts) for d in others} == {(Stage.RELAXED, Status.PENDING, 0)}
+    assert len(others) == 11
+
+
+def test_an_error_that_the_worker_outlives_counts_for_nothing(store):
+    documents = crystals(store, [0, 0, 1])
+
+    def failing(portion):
+        portion[0].stage, portion[0].attempts = Stage.RELAXED, 0
+        store.put(portion[0])
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        run(documents, store, failing)
+    assert [d.attempts for d in store.documents(sort={"key": 1})] == [0, 0, 1]
+
+
+def test_what_another_worker_has_done_meanwhile_is_left_as_it_is(store):
+    stale = crystals(store, [0, 0, 0])
+    for document in store.documents({"id": {"$in": ["toys-0", "toys-1"]}}):
+        document.stage, document.status = Stage.JUDGED, Status.STABLE
+        store.put(document)
+    engine = Engine(store)
+    assert run(stale, store, engine)
+    assert engine.portions == [["toys-2"]]
+    assert [d.stage for d in store.documents(sort={"key": 1})] == ["judged", "judged", "relaxed"]
+
+
+def test_near_the_end_of_the_slurm_job_nothing_is_begun(store, monkeypatch):
+    documents = crystals(store, [0] * 3)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + time_limit.MARGIN_SECONDS - 1)))
+    engine = Engine(store)
+    with pytest.raises(OutOfTimeError, match="run it again"):
+        run(documents, store, engine)
+    assert engine.portions == []
+    assert {d.attempts for d in store.documents()} == {0}
+    assert run([], store, engine), "where nothing waits, nothing is left over"
+
+
+def test_the_rest_is_left_when_time_runs_out_on_the_way(store):
+    documents = crystals(store, [0] * 400)
+    time_limit.begin_nothing_after(1.0)
+    engine = Engine(store, seconds=0.01)
+    began = time.monotonic()
+    assert not run(documents, store, engine)
+    assert time.monotonic() - began < 1.5
+    done = store.count({"stage": "relaxed"})
+    assert 10 < done < 100
+    assert store.count({"attempts": {"$gt": 0}}) == 0
+    assert len(engine.portions[0]) == 4, "before it is known how long one takes"
+    assert len(engine.portions[1]) > 4
+
+
+def test_a_crystal_longer_than_the_time_left_is_not_begun(store):
+    time_limit.begin_nothing_after(10.0)
+    portions._pace[Stage.SCREENED] = 11.0
+    with pytest.raises(OutOfTimeError):
+        run(crystals(store, [0]), store, Engine(store))
+
+
+def test_without_a_limit_there_is_all_the_time(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    assert time_limit.seconds_left() == math.inf
+
+
+@pytest.fixture
+def signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    time_limit.stop_on_signals()
+    yield
+    signal.alarm(0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_after_a_signal_a_portion_is_ended_and_none_begun(number, store, signals):
+    documents = crystals(store, [0, 0, 1, 1])
+    engine = Engine(store)
+
+    def told(portion):
+        os.kill(os.getpid(), number)
+        engine(portion)
+
+    assert not run(documents, store, told)
+    assert engine.portions == [["toys-0", "toys-1"]]
+    assert [d.attempts for d in store.documents(sort={"key": 1})] == [0, 0, 1, 1]
+
+
+def test_after_the_grace_a_portion_is_left_without_a_mark(store, signals, monkeypatch):
+    monkeypatch.setattr(time_limit, "GRACE_SECONDS", 1)
+    documents = crystals(store, [0, 0])
+
+    def endless(portion):
+        portion[0].stage, portion[0].attempts = Stage.RELAXED, 0
+        store.put(portion[0])
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            time.sleep(0.01)
+
+    assert not run(documents, store, endless)
+    assert [(d.stage, d.attempts) for d in store.documents(sort={"key": 1})] == [("relaxed", 0), ("screened", 0)]
