@@ -152,7 +152,7 @@ def threshold_plot(table: pd.DataFrame) -> Figure:
             ends = (100 * curve[f"per_relaxed_{end}"] for end in ("low", "high"))
             axes.fill_between(x, *ends, color=style["color"], alpha=0.15, linewidth=0)
         axes.set_xscale("log")
-        axes.set_xlabel("threshold: lowest frequency allowed is −x (THz)")
+        axes.set_xlabel("lowest frequency allowed, sign turned (THz)\ndotted: thresholds of the paper")
         axes.set_title(
             {"path": "on the path", "mesh": "on the mesh"}.get(kind, "at commensurate q-points"), fontsize=10
         )

@@ -2,9 +2,9 @@
 
 A worker that begins a portion says so in its crystals' documents, and a crystal that ends a stage is free of it again.
 So a crystal that is found with attempts was there when a worker was killed. Its neighbours were too, hence each of them
-is tried alone from then on: the innocent come through, and one that has taken three workers with it, two of them while
-it was alone, is set aside. (Had it been alone once only, workers that are killed from outside would bring innocent ones
-there: six random kills over two chunks of twenty did.)
+is tried alone from then on: the innocent come through, and one that takes three more workers with it is set aside. It
+takes three because workers are killed from outside as well: with one or two, six random kills over two chunks of twenty
+crystals put innocent ones aside.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from phononbench_flows.documents import CrystalDocument
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.store import ResultsStore
 
-MAX_ATTEMPTS = 3
-"""Workers that a crystal may take with it."""
+MAX_ATTEMPTS = 4
+"""Workers that a crystal may take with it: the first, perhaps, in company, and three that had nothing else in work."""
 
 # Crystals of the first portion of a stage where time is limited and this process has not yet seen how long one takes.
 _FIRST = 4
@@ -38,9 +38,7 @@ def set_aside(documents: Sequence[CrystalDocument], store: ResultsStore) -> list
     guilty = [d for d in documents if d.attempts >= MAX_ATTEMPTS]
     for document in guilty:
         document.status, document.reason = Status.FAILED, Reason.KILLED_WORKER
-        document.detail = (
-            f"{document.attempts} workers were killed while they computed it, alone with it but for the first"
-        )
+        document.detail = f"{document.attempts - 1} workers were killed while they computed it and nothing else"
     store.put(*guilty)
     return [d for d in documents if d.attempts < MAX_ATTEMPTS]
 

@@ -130,6 +130,18 @@ def tidy(lp: LaunchPad, limits: Limits = HASTY) -> list[Report]:
     return reports
 
 
+def finish(database: str, folder: Path, lp: LaunchPad, **options: Any) -> None:
+    """Janitor and workers in turn, until every firework is COMPLETED."""
+    for _ in range(4):
+        tidy(lp)
+        worker = start_worker(database, folder, **options)
+        worker.join(300)
+        assert worker.exitcode == 0
+        if set(states(lp).values()) <= {"COMPLETED", "ARCHIVED"}:
+            return
+    raise AssertionError(states(lp))
+
+
 def start(target: Callable[..., None], *args: Any) -> BaseProcess:
     """Run a function of an importable module in a process of its own, in this process' environment."""
     _start_server()

@@ -11,9 +11,13 @@ import pytest
 import yaml
 from fireworks import FWorker, LaunchPad, Workflow
 from fireworks.scripts.lpad_run import lpad
+from pymatgen.io.cif import CifWriter
 from pymongo import monitoring
+from typer.testing import CliRunner
 
+from phononbench_flows import potentials
 from phononbench_flows.chunks import Costed, bounded, cost, costed
+from phononbench_flows.cli import app
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
 from phononbench_flows.ingest import CrystalSet
 from phononbench_flows.launch import submit
@@ -321,6 +325,63 @@ def test_files_that_were_lost_are_written_again_and_files_can_be_taken_back(lp, 
     assert adopted.crystals == 6
     assert not list(folder.iterdir())
     assert list(chunks_on(lp).values()) == [1, 1]
+
+
+# -------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def crystals(tmp_path, fcc, simple_cubic) -> Path:
+    folder = tmp_path / "crystals"
+    folder.mkdir()
+    for name, crystal in {"fcc": fcc, "again": fcc.get_primitive_structure(), "simple": simple_cubic}.items():
+        CifWriter(crystal).write_file(folder / f"{name}.cif")
+    (folder / "broken.cif").write_text("data_broken\n_cell_length_a")
+    return folder
+
+
+def invoke(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return f"{result.exit_code} {' '.join(result.output.split())}"
+
+
+def test_the_command_screens_as_a_run_does_and_loads_no_potential(
+    lp, launchpad_file, mongo_database, crystals, monkeypatch
+):
+    monkeypatch.setattr(potentials, "load", None)
+    options = ["--set", "toys", "--potential", TOY, "--store", f"mongo:{mongo_database}", "-l", launchpad_file]
+    said = invoke("submit", crystals, *options, "--condition", "band_gap=1.5")
+    assert said.startswith("0 ")
+    assert "4 crystals, 4 new, 0 changed, 2 waiting 2 crystals in 1 chunks added to the LaunchPad" in said
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        found = {document.id: document for document in store.documents()}
+    assert {name: document.status for name, document in found.items()} == {
+        "toys-fcc": "duplicate",
+        "toys-again": "pending",
+        "toys-simple": "pending",
+        "toys-broken": "rejected",
+    }
+    sha256 = potentials.identify(TOY).sha256
+    assert found["toys-simple"].potential == PotentialRecord(name=TOY, checkpoint_sha256=sha256)
+    assert found["toys-simple"].condition == {"band_gap": 1.5}
+    assert {names(chunk) for chunk in chunks_on(lp)} == {"again simple"}
+    again = invoke("submit", crystals, *options)
+    assert (
+        "0 crystals in 0 chunks added to the LaunchPad 2 crystals left alone, since they wait on the LaunchPad" in again
+    )
+
+
+def test_the_command_refuses_what_cannot_be(launchpad_file, tmp_path, crystals):
+    submit_toys = ["submit", crystals, "--set", "toys", "--potential", TOY]
+    for options, words in (
+        (["--store", tmp_path], "need a MongoDB server"),
+        (["--write", tmp_path, "--adopt-files"], "give one of the two"),
+        (["-l", launchpad_file], "init-db"),
+        (["-l", tmp_path / "absent.yaml"], "cannot be read"),
+    ):
+        said = invoke(*submit_toys, *options)
+        assert said.startswith("2 ")
+        assert words in said
 
 
 # ------------------------------------------------------------------------------------------- the LaunchPad's file

@@ -111,16 +111,17 @@ def test_those_that_were_there_at_a_kill_come_later_and_alone():
     assert list(by_attempts([])) == []
 
 
-def test_a_deadly_crystal_is_set_aside_after_three_workers_and_its_neighbours_come_through(store, monkeypatch):
+def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighbours_come_through(store, monkeypatch):
     crystals(store, [0] * 12)
     engine = Engine(store, deadly={"toys-5"})
-    for _ in range(3):
+    for _ in range(4):
         killed_run(store, engine, monkeypatch)
         assert store.get("toys-5@p").status == Status.PENDING
     killed_run(store, engine, monkeypatch)
     culprit = store.get("toys-5@p")
     assert (culprit.status, culprit.reason, culprit.stage) == (Status.FAILED, Reason.KILLED_WORKER, Stage.SCREENED)
     assert "3 workers" in culprit.detail
+    assert engine.portions.count(["toys-5"]) == 3
     others = list(store.documents({"id": {"$ne": "toys-5"}}))
     assert {(d.stage, d.status, d.attempts) for d in others} == {(Stage.RELAXED, Status.PENDING, 0)}
     assert len(others) == 11
