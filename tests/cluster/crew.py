@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import count
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -210,7 +211,8 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         held: before which command to wait for the file "go on"; see Held.
         deadly: element on which the potential takes the process with it.
         finished: file that tells each crystal that finishes a stage, before it is written.
-        timeout, idle: of the worker.
+        out_of_time_after: crystals that finish a stage before the worker's time is over.
+        idle: of the worker.
     """
     logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())
     if "kill_after" in options:
@@ -221,8 +223,8 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         _make_deadly(Element(deadly).Z)
     if finished := options.get("finished"):
         _tell_of(finished)
-    if (timeout := options.get("timeout")) is not None:
-        time_limit.begin_nothing_after(timeout)
+    if crystals := options.get("out_of_time_after"):
+        _end_time_after(crystals)
     SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
     Path(folder).mkdir(parents=True, exist_ok=True)
     work(connect(database), FWorker(), Path(folder), idle=options.get("idle", 0.0))
@@ -268,6 +270,18 @@ def _make_deadly(number: int) -> None:
             os.kill(os.getpid(), signal.SIGSEGV)
 
     toy_potentials._log = watch
+
+
+def _end_time_after(crystals: int) -> None:
+    time_limit.begin_nothing_after(3600)
+    finish, left = stages._finish, count(crystals - 1, -1)
+
+    def counted(*args) -> None:
+        finish(*args)
+        if next(left) == 0:
+            time_limit.begin_nothing_after(0)
+
+    stages._finish = counted
 
 
 def _tell_of(file: str) -> None:

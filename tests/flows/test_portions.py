@@ -53,8 +53,8 @@ def crystals(store: ResultsStore, attempts: list[int]) -> list[CrystalDocument]:
 class Engine:
     """Computes crystals: ends each stage but for those that kill it."""
 
-    def __init__(self, store: ResultsStore, deadly: set[str] = frozenset(), seconds: float = 0.0) -> None:
-        self.store, self.deadly, self.seconds = store, deadly, seconds
+    def __init__(self, store: ResultsStore, deadly: set[str] = frozenset(), sleep=lambda seconds: None) -> None:
+        self.store, self.deadly, self.sleep = store, deadly, sleep
         self.portions: list[list[str]] = []
 
     def __call__(self, portion: list[CrystalDocument]) -> None:
@@ -63,7 +63,7 @@ class Engine:
             assert self.store.get(document.key).attempts == document.attempts > 0
             if document.id in self.deadly:
                 raise Killed
-            time.sleep(self.seconds)
+            self.sleep(1.0)
             document.stage, document.attempts = Stage.RELAXED, 0
             self.store.put(document)
 
@@ -162,18 +162,34 @@ def test_near_the_end_of_the_slurm_job_nothing_is_begun(store, monkeypatch):
     assert run([], store, engine), "where nothing waits, nothing is left over"
 
 
-def test_the_rest_is_left_when_time_runs_out_on_the_way(store):
-    documents = crystals(store, [0] * 400)
-    time_limit.begin_nothing_after(1.0)
-    engine = Engine(store, seconds=0.01)
-    began = time.monotonic()
+class Clock:
+    """Stands for the module ``time``; goes on only while something sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_the_rest_is_left_when_time_runs_out_on_the_way(store, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(portions, "time", clock)
+    monkeypatch.setattr(time_limit, "time", clock)
+    documents = crystals(store, [0] * 30)
+    time_limit.begin_nothing_after(20.0)
+    engine = Engine(store, sleep=clock.sleep)
     assert not run(documents, store, engine)
-    assert time.monotonic() - began < 1.5
-    done = store.count({"stage": "relaxed"})
-    assert 10 < done < 100
+    # Four to see how long one takes, then always half of what the time left allows.
+    assert [len(portion) for portion in engine.portions] == [4, 8, 4, 2, 1, 1]
+    assert clock.now == 1e9 + 20.0
+    assert store.count({"stage": "relaxed"}) == 20
     assert store.count({"attempts": {"$gt": 0}}) == 0
-    assert len(engine.portions[0]) == 4, "before it is known how long one takes"
-    assert len(engine.portions[1]) > 4
 
 
 def test_a_crystal_longer_than_the_time_left_is_not_begun(store):
