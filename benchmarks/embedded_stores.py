@@ -131,7 +131,7 @@ def _journal(folder: Path) -> Candidate:
 
 
 def _sqlite(synchronous: str, folder: Path) -> Candidate:
-    from phononbench_flows.sqlite_store import SQLiteStore
+    from phononbench_flows.store.sqlite import SQLiteStore
 
     store = SQLiteStore(str(folder / "results.sqlite"))
     # The store has no such option: this is only to see what the flush at every commit costs.

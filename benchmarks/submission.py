@@ -38,10 +38,10 @@ from phononbench_flows.documents import CrystalDocument, PotentialRecord, Symmet
 from phononbench_flows.ingest import CrystalSet, ingest
 from phononbench_flows.launch import Submission, submit
 from phononbench_flows.launchpad import LEDGER, init_launchpad, launchpad_settings
-from phononbench_flows.mongo import client, mongo_uri
 from phononbench_flows.outcomes import Stage
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.store.connection import client, mongo_uri
 from phononbench_flows.structures import RawCrystal, read_inputs
 
 ELEMENTS = np.array(chemical_symbols[3:84])

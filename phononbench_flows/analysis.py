@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import typer
 
-from phononbench_flows.blobs import BlobError
-from phononbench_flows.collection import StoreError
 from phononbench_flows.plots import save
 from phononbench_flows.rows import Crystals, SelectionError, read_crystals
-from phononbench_flows.store import ResultsStore, configured_spec, full_spec
+from phononbench_flows.store import BlobError, ResultsStore, StoreError, configured_spec, full_spec
 from phononbench_flows.table_files import markdown, write_table
 
 if TYPE_CHECKING:

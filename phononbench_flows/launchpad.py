@@ -16,7 +16,7 @@ from fireworks import LaunchPad
 from fireworks.fw_config import LAUNCHPAD_LOC
 from pymongo import IndexModel
 
-from phononbench_flows.mongo import masked, mongo_uri
+from phononbench_flows.store.connection import masked, mongo_uri
 
 LEDGER = "phononbench_chunks"
 """Collection of the chunks that were handed out, in the LaunchPad's database."""

@@ -8,8 +8,8 @@ from typing import Any
 from maggma.stores import MongoStore
 from pymongo import IndexModel
 
-from phononbench_flows.mongo import attempt, client, mongo_uri
 from phononbench_flows.store import DEFAULT_DATABASE
+from phononbench_flows.store.connection import attempt, client, mongo_uri
 
 INDEXES = [IndexModel([("uuid", 1), ("index", -1)], unique=True)]
 """The index by which outputs are found. Jobflow makes none itself."""

@@ -18,10 +18,10 @@ from pymongo.errors import PyMongoError
 
 from phononbench_flows import launchpad, potentials
 from phononbench_flows.flows.stages import versions
-from phononbench_flows.mongo import masked
 from phononbench_flows.outputs import OutputsStore
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import StoreError, configured_spec, open_store
+from phononbench_flows.store.connection import masked
 
 _ANSWER_SECONDS = 20.0
 

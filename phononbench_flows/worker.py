@@ -18,8 +18,8 @@ from fireworks.core.rocket_launcher import rapidfire
 from phononbench_flows import slurm, time_limit
 from phononbench_flows.janitor import IDENTITY
 from phononbench_flows.liveness import identity
-from phononbench_flows.mongo import retry_seconds
 from phononbench_flows.preflight import Check, State, check_kinds, preflight, waiting_kinds
+from phononbench_flows.store.connection import retry_seconds
 
 logger = logging.getLogger(__name__)
 

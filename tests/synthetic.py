@@ -11,8 +11,8 @@ from pymatgen.core import Composition, Lattice, Structure
 from phononbench_flows.documents import BlobRef, SetDocument
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.protocol import PRESETS
-from phononbench_flows.sqlite_store import SQLiteStore
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.store.sqlite import SQLiteStore
 
 HOSTILE = "</script><script>document.title = 'broken'; alert(1)</script><img src=x onerror=alert(2)> =1+1 \u2028 ${js}"
 CHECKPOINT = "ab" * 32

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
 from phononbench_flows.documents import CrystalDocument
-from phononbench_flows.mongo import client
 from phononbench_flows.query import QueryError, Question, Range, criteria, parse_where
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.store.connection import client
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 DATABASE = "phononbench_test_readme"

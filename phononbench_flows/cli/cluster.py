@@ -61,9 +61,9 @@ def init_db(store: StoreOption = "mongo", launchpad_file: LaunchpadOption = None
     from jobflow import SETTINGS
 
     from phononbench_flows.launchpad import LaunchError, address, init_launchpad, launchpad
-    from phononbench_flows.mongo import attempt
     from phononbench_flows.outputs import OutputsStore
     from phononbench_flows.store import ResultsStore, StoreError
+    from phononbench_flows.store.connection import attempt
 
     spec = _mongo_spec(store)
     outputs = SETTINGS.JOB_STORE.docs_store
@@ -88,8 +88,8 @@ def write_launchpad(
 ) -> None:
     """Write a my_launchpad.yaml for `lpad`, `rlaunch` and `qlaunch`, with the environment's login and for you alone."""
     from phononbench_flows import launchpad
-    from phononbench_flows.mongo import mongo_uri
     from phononbench_flows.store import StoreError
+    from phononbench_flows.store.connection import mongo_uri
 
     path = file.expanduser()
     try:
@@ -129,9 +129,9 @@ def submit(
     from phononbench_flows.launch import require_ready
     from phononbench_flows.launch import submit as hand_out
     from phononbench_flows.launchpad import LaunchError, address, launchpad
-    from phononbench_flows.mongo import attempt
     from phononbench_flows.sets import SetError, describe_set
     from phononbench_flows.store import ResultsStore, StoreError
+    from phononbench_flows.store.connection import attempt
     from phononbench_flows.structures import InputError, start_early
 
     if write and adopt_files:

@@ -51,7 +51,6 @@ def run(
 ) -> None:
     """Judge every crystal of a set on this machine. Run again, it computes only what is missing."""
     from phononbench_flows import potentials
-    from phononbench_flows.blobs import BlobError
     from phononbench_flows.display import funnel_table
     from phononbench_flows.engine.batch import UndeliverableError
     from phononbench_flows.export import write_results
@@ -61,7 +60,7 @@ def run(
     from phononbench_flows.run import run_here
     from phononbench_flows.sets import SetError, describe_set
     from phononbench_flows.statistics import funnel
-    from phononbench_flows.store import ResultsStore, StoreError
+    from phononbench_flows.store import BlobError, ResultsStore, StoreError
     from phononbench_flows.structures import InputError, start_early
 
     checked_set_name(set_name)

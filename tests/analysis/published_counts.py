@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from phononbench_flows.documents import SetDocument
-from phononbench_flows.sqlite_store import SQLiteStore
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.store.sqlite import SQLiteStore
 
 PROTOCOL = "p0123456789abcdef"
 

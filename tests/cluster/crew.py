@@ -28,11 +28,11 @@ from phononbench_flows.documents import CrystalDocument, PotentialRecord, docume
 from phononbench_flows.flows import StabilityFlowMaker, stages
 from phononbench_flows.janitor import Limits, Report, look_after
 from phononbench_flows.launchpad import init_launchpad, launchpad_settings
-from phononbench_flows.mongo import mongo_uri
 from phononbench_flows.outcomes import Stage
 from phononbench_flows.outputs import OutputsStore
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.store.connection import mongo_uri
 from phononbench_flows.worker import work
 
 HASTY = Limits(lock=0.3, settle=0.0)

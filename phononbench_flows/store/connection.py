@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pymongo import MongoClient
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError, WTimeoutError
 
-from phononbench_flows.collection import StoreError
+from phononbench_flows.store.collection import StoreError
 
 DEFAULT_URI = "mongodb://localhost:27017"
 URI_FILE = "~/.config/phononbench/mongo_uri"

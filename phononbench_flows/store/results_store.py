@@ -1,22 +1,9 @@
-"""Where results are kept: one document per crystal and protocol, and the arrays that belong to it.
-
-A :class:`ResultsStore` is either of two things, which answer MongoDB's query language alike:
-
-* a directory with ``results.sqlite`` (the documents), ``sets.sqlite`` (what is known of the sets) and ``blobs/``
-  (compressed arrays under the hash of their bytes). Many processes of one machine may read and write at once: writers
-  take turns, readers are not held up. The directory has to lie on a file system of the machine itself: SQLite's
-  write-ahead log needs shared memory, which processes on different machines do not have;
-* a database of a MongoDB server, for any number of machines: collections ``crystals`` and ``sets``, and the blobs in
-  GridFS or in a directory that all machines share.
-
-A write that has returned survives a killed process and a power cut.
-"""
+"""The results store: one document per crystal and protocol, and the arrays that belong to it."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,73 +12,12 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from phononbench_flows.blobs import Blobs, BlobStore
-from phononbench_flows.collection import Collection, Criteria, Properties, SortSpec, StoreError, refuse_non_finite
 from phononbench_flows.documents import CrystalDocument, SetDocument
-from phononbench_flows.mongo_store import CRYSTAL_INDEXES, SET_INDEXES, GridFSBlobs, MongoCollection
-from phononbench_flows.sqlite_store import SQLiteStore
-
-Spec = Mapping[str, Any]
-
-DEFAULT_STORE = "phononbench-results"
-DEFAULT_DATABASE = "phononbench"
-
-
-def configured_spec() -> dict[str, str]:
-    """The store that is meant where none is named: PHONONBENCH_STORE, or else the directory ``phononbench-results``."""
-    return full_spec(os.environ.get("PHONONBENCH_STORE") or DEFAULT_STORE)
-
-
-def full_spec(spec: Spec | str | Path) -> dict[str, str]:
-    """A spec in full, as plain JSON and with an absolute path. It never holds a host, a user or a password.
-
-    Args:
-        spec: one of
-
-            * a directory, or ``{"kind": "embedded", "path": directory}``;
-            * ``mongo``, ``mongo:DATABASE`` or ``mongo:DATABASE:DIRECTORY`` (blobs in the directory instead of GridFS),
-              or ``{"kind": "mongo", "database": name, "blobs": "gridfs" or directory}``.
-
-    Raises:
-        StoreError: for an unknown kind, a spec with other keys than its kind has, or an unsuitable value.
-    """
-    full = _parsed(spec) if isinstance(spec, str) else spec
-    full = {"kind": "embedded", "path": str(full)} if isinstance(full, Path) else dict(full)
-    if full.get("kind") == "embedded":
-        if set(full) != {"kind", "path"}:
-            raise StoreError("The spec of an embedded results store has the keys 'kind' and 'path', and no others.")
-        path = full["path"]
-        if not path or not isinstance(path, str | Path):
-            raise StoreError(f"{path!r} in the spec of an embedded results store is no path.")
-        # Links are not resolved: where they differ between machines, the name that was given is the one that works.
-        return {"kind": "embedded", "path": os.path.abspath(Path(path).expanduser())}  # noqa: PTH100
-    if full.get("kind") == "mongo":
-        return _mongo_spec({"blobs": "gridfs"} | full)
-    raise StoreError(f"There is no results store of kind {full.get('kind')!r}; there are: 'embedded', 'mongo'.")
-
-
-def _parsed(text: str) -> Spec | Path:
-    if "://" in text:
-        raise StoreError(
-            "A results store is named as a directory or as mongo:DATABASE; its server's URI is not part of its name, "
-            "but comes from PHONONBENCH_MONGO_URI or a file."
-        )
-    kind, _, rest = text.partition(":")
-    if kind != "mongo":
-        return Path(text)
-    database, _, blobs = rest.partition(":")
-    return {"kind": "mongo", "database": database or DEFAULT_DATABASE, "blobs": blobs or "gridfs"}
-
-
-def _mongo_spec(full: dict[str, Any]) -> dict[str, str]:
-    if set(full) != {"kind", "database", "blobs"}:
-        raise StoreError("The spec of a MongoDB results store has the keys 'kind', 'database' and 'blobs', no others.")
-    database, blobs = full["database"], full["blobs"]
-    if not isinstance(database, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", database):
-        raise StoreError(f"{database!r} is no name for a database: letters, digits, '_' and '-', at most 63.")
-    if blobs != "gridfs" and not (isinstance(blobs, str) and os.path.isabs(blobs)):  # noqa: PTH117
-        raise StoreError(f"Blobs lie in 'gridfs' or in a directory with an absolute path, not in {blobs!r}.")
-    return {"kind": "mongo", "database": database, "blobs": blobs}
+from phononbench_flows.store.blobs import Blobs, BlobStore
+from phononbench_flows.store.collection import Collection, Criteria, Properties, SortSpec, StoreError, refuse_non_finite
+from phononbench_flows.store.mongo import CRYSTAL_INDEXES, SET_INDEXES, GridFSBlobs, MongoCollection
+from phononbench_flows.store.specs import Spec, full_spec
+from phononbench_flows.store.sqlite import SQLiteStore
 
 
 def _validated[Model: BaseModel](model: type[Model], raw: Mapping[str, Any]) -> Model:
@@ -129,7 +55,8 @@ class ResultsStore:
     def open(cls, spec: Spec | str | Path) -> ResultsStore:
         """Open a store, which is made, with its indices, if it is not there.
 
-        Which server is meant, and who we are there, is said in the environment; see ``phononbench_flows.mongo``.
+        Which server is meant, and who we are there, is said in the environment; see
+        :mod:`phononbench_flows.store.connection`.
 
         Args:
             spec: see :func:`full_spec`.

@@ -21,14 +21,13 @@ import pytest
 from made_documents import POTENTIAL, make
 from servers import fresh_database
 
-from phononbench_flows import mongo_store, sqlite_store
-from phononbench_flows.blobs import BlobError, Blobs, BlobStore
-from phononbench_flows.collection import Collection, StoreError
 from phononbench_flows.documents import BlobRef, SetDocument
-from phononbench_flows.mongo_store import CRYSTAL_INDEXES, GridFSBlobs, MongoCollection
 from phononbench_flows.outcomes import Status
-from phononbench_flows.sqlite_store import SQLiteStore
-from phononbench_flows.store import ResultsStore, Spec, configured_spec, full_spec, open_store
+from phononbench_flows.store import ResultsStore, Spec, configured_spec, full_spec, mongo, open_store, sqlite
+from phononbench_flows.store.blobs import BlobError, Blobs, BlobStore
+from phononbench_flows.store.collection import Collection, StoreError
+from phononbench_flows.store.mongo import CRYSTAL_INDEXES, GridFSBlobs, MongoCollection
+from phononbench_flows.store.sqlite import SQLiteStore
 
 # Forked, so that a child does not pay for the imports again.
 FORK = multiprocessing.get_context("fork")
@@ -326,8 +325,8 @@ def test_remove(tmp_path: Path) -> None:
 
 
 def test_writing_while_reading(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "_CHUNK", 16)
-    monkeypatch.setattr(mongo_store, "_LOT", 16)
+    monkeypatch.setattr(sqlite, "_CHUNK", 16)
+    monkeypatch.setattr(mongo, "_LOT", 16)
     store.put(*map(make, range(100)))
     seen = 0
     for doc in store.documents({"status": {"$in": ["pending", "failed"]}}):

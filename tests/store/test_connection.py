@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from servers import MONGO_PASSWORD, MONGO_USER, MongoServer
 
-from phononbench_flows.collection import StoreError
-from phononbench_flows.mongo import client, masked, mongo_uri
 from phononbench_flows.store import ResultsStore, full_spec
+from phononbench_flows.store.collection import StoreError
+from phononbench_flows.store.connection import client, masked, mongo_uri
 
 PARTS = (MONGO_PASSWORD, MONGO_USER, "p%40ss", "phonon+user")
 

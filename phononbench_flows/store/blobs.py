@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from phononbench_flows.collection import StoreError
 from phononbench_flows.documents import BlobRef
+from phononbench_flows.store.collection import StoreError
 
 
 class BlobError(StoreError):

@@ -17,13 +17,12 @@ import pytest
 from made_documents import make
 from servers import MongoServer
 
-from phononbench_flows import mongo_store
-from phononbench_flows.blobs import BlobError
-from phononbench_flows.collection import StoreError
 from phononbench_flows.documents import SetDocument
-from phononbench_flows.mongo import client
-from phononbench_flows.mongo_store import GridFSBlobs
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.store import ResultsStore, mongo
+from phononbench_flows.store.blobs import BlobError
+from phononbench_flows.store.collection import StoreError
+from phononbench_flows.store.connection import client
+from phononbench_flows.store.mongo import GridFSBlobs
 
 FORK = multiprocessing.get_context("fork")
 # Two and a bit pieces of GridFS, since random bytes do not compress.
@@ -74,7 +73,7 @@ def test_queries_and_blobs_wait_for_the_server(own_mongo: MongoServer) -> None:
 
 
 def test_killed_between_the_lots_of_a_query(own_mongo: MongoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongo_store, "_LOT", 8)
+    monkeypatch.setattr(mongo, "_LOT", 8)
     with ResultsStore.open("mongo:results") as store:
         store.put(*map(make, range(20)))
         rows = store.query({}, ["id"])

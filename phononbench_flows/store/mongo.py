@@ -12,8 +12,9 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel, ReplaceOne
 
-from phononbench_flows.blobs import Blobs
-from phononbench_flows.collection import (
+from phononbench_flows.documents import BlobRef
+from phononbench_flows.store.blobs import Blobs
+from phononbench_flows.store.collection import (
     Criteria,
     Properties,
     SortSpec,
@@ -22,8 +23,7 @@ from phononbench_flows.collection import (
     projection,
     refuse_code,
 )
-from phononbench_flows.documents import BlobRef
-from phononbench_flows.mongo import attempt, client, mongo_uri
+from phononbench_flows.store.connection import attempt, client, mongo_uri
 
 _LOT = 256  # documents in memory at once while a query streams
 _CHUNK_BYTES = 255 * 1024  # GridFS' own default

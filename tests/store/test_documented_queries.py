@@ -19,9 +19,9 @@ from made_documents import make
 from servers import fresh_database
 
 from phononbench_flows.documents import CrystalDocument, Minimum, PhononRecord
-from phononbench_flows.mongo import client
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.store.connection import client
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mongodb.md").read_text()
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ from maggma.core.store import DateTimeFormat, Sort, Store
 from mongomock_ng import OperationFailure
 from mongomock_ng.filtering import NOTHING, filter_applies, iter_key_candidates, resolve_key, resolve_sort_key
 
-from phononbench_flows.collection import (
+from phononbench_flows.store.collection import (
     Criteria,
     Properties,
     StoreError,
