@@ -34,10 +34,10 @@ from fireworks import LaunchPad
 from pymatgen.core import Lattice, Structure
 
 from phononbench_flows.chunks import costed
+from phononbench_flows.cluster.launch import Submission, submit
+from phononbench_flows.cluster.launchpad import LEDGER, init_launchpad, launchpad_settings
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, Symmetry, document_key
 from phononbench_flows.ingest import CrystalSet, ingest
-from phononbench_flows.launch import Submission, submit
-from phononbench_flows.launchpad import LEDGER, init_launchpad, launchpad_settings
 from phononbench_flows.outcomes import Stage
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.store import ResultsStore

@@ -19,8 +19,8 @@ from phononbench_flows.cli.common import app, err, out, stop
 if TYPE_CHECKING:
     from fireworks import FWorker, LaunchPad
 
-    from phononbench_flows.janitor import Report
-    from phononbench_flows.status import SetStatus
+    from phononbench_flows.cluster.janitor import Report
+    from phononbench_flows.cluster.status import SetStatus
 
 FworkerOption = Annotated[
     Path | None,
@@ -29,7 +29,7 @@ FworkerOption = Annotated[
 
 
 def _launchpad(file: Path | None, store: str) -> LaunchPad:
-    from phononbench_flows.launchpad import LaunchError, launchpad
+    from phononbench_flows.cluster.launchpad import LaunchError, launchpad
     from phononbench_flows.store import DEFAULT_DATABASE, StoreError, full_spec
 
     try:
@@ -62,7 +62,7 @@ def worker(
     import logging
 
     from phononbench_flows import time_limit
-    from phononbench_flows.worker import UnfitError, work
+    from phononbench_flows.cluster.worker import UnfitError, work
 
     # Ours only: FireWorks' loggers have handlers of their own, and would tell everything twice.
     logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())
@@ -80,7 +80,7 @@ def doctor(
     launchpad_file: LaunchpadOption = None, fworker_file: FworkerOption = None, store: StoreOption = "mongo"
 ) -> None:
     """Check whether a worker could work here, and say what to do where it could not."""
-    from phononbench_flows.preflight import State, preflight
+    from phononbench_flows.cluster.preflight import State, preflight
 
     table = Table("check", "", "found", "what to do")
     colours = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
@@ -105,7 +105,7 @@ def status(
     """Show how far each set is: waiting, running, judged, failed and why, rate, time left."""
     from pymongo.errors import PyMongoError
 
-    from phononbench_flows.status import set_statuses
+    from phononbench_flows.cluster.status import set_statuses
     from phononbench_flows.store import ResultsStore, StoreError, full_spec
 
     try:
@@ -157,7 +157,7 @@ def janitor(
     """Mend what killed workers and lost connections left on the LaunchPad."""
     from pymongo.errors import PyMongoError
 
-    from phononbench_flows.janitor import Limits, look_after
+    from phononbench_flows.cluster.janitor import Limits, look_after
 
     lp = _launchpad(launchpad_file, store)
     limits = Limits(lock=lock_seconds) if lost_seconds is None else Limits(lock=lock_seconds, ping=lost_seconds)

@@ -60,8 +60,8 @@ def init_db(store: StoreOption = "mongo", launchpad_file: LaunchpadOption = None
     """Make every index: of the results, of jobflow's outputs, and of the LaunchPad. Nothing is ever deleted."""
     from jobflow import SETTINGS
 
-    from phononbench_flows.launchpad import LaunchError, address, init_launchpad, launchpad
-    from phononbench_flows.outputs import OutputsStore
+    from phononbench_flows.cluster.launchpad import LaunchError, address, init_launchpad, launchpad
+    from phononbench_flows.cluster.outputs import OutputsStore
     from phononbench_flows.store import ResultsStore, StoreError
     from phononbench_flows.store.connection import attempt
 
@@ -87,7 +87,7 @@ def write_launchpad(
     store: StoreOption = "mongo",
 ) -> None:
     """Write a my_launchpad.yaml for `lpad`, `rlaunch` and `qlaunch`, with the environment's login and for you alone."""
-    from phononbench_flows import launchpad
+    from phononbench_flows.cluster import launchpad
     from phononbench_flows.store import StoreError
     from phononbench_flows.store.connection import mongo_uri
 
@@ -124,11 +124,11 @@ def submit(
 ) -> None:
     """Hand a set to the cluster, in chunks. Run again, it hands out only what is new or was broken off."""
     from phononbench_flows.chunks import TARGET, costed
+    from phononbench_flows.cluster.launch import require_ready
+    from phononbench_flows.cluster.launch import submit as hand_out
+    from phononbench_flows.cluster.launchpad import LaunchError, address, launchpad
     from phononbench_flows.documents import PotentialRecord
     from phononbench_flows.ingest import CrystalSet, ingest
-    from phononbench_flows.launch import require_ready
-    from phononbench_flows.launch import submit as hand_out
-    from phononbench_flows.launchpad import LaunchError, address, launchpad
     from phononbench_flows.sets import SetError, describe_set
     from phononbench_flows.store import ResultsStore, StoreError
     from phononbench_flows.store.connection import attempt

@@ -24,16 +24,16 @@ from pymatgen.core import Element, Lattice, Structure
 from pymongo import monitoring
 
 from phononbench_flows import potentials, time_limit
+from phononbench_flows.cluster.janitor import Limits, Report, look_after
+from phononbench_flows.cluster.launchpad import init_launchpad, launchpad_settings
+from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.cluster.worker import work
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
 from phononbench_flows.flows import StabilityFlowMaker, stages
-from phononbench_flows.janitor import Limits, Report, look_after
-from phononbench_flows.launchpad import init_launchpad, launchpad_settings
 from phononbench_flows.outcomes import Stage
-from phononbench_flows.outputs import OutputsStore
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import mongo_uri
-from phononbench_flows.worker import work
 
 HASTY = Limits(lock=0.3, settle=0.0)
 """A janitor who need not wait, since no worker lives while it looks."""

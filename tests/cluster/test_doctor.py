@@ -11,11 +11,11 @@ from light_jobs import note
 from maggma.stores import MemoryStore
 from typer.testing import CliRunner
 
-from phononbench_flows import preflight
 from phononbench_flows.cli import app
-from phononbench_flows.launchpad import launchpad_settings, write_launchpad
-from phononbench_flows.outputs import OutputsStore
-from phononbench_flows.preflight import State, waiting_kinds
+from phononbench_flows.cluster import preflight
+from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
+from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.cluster.preflight import State, waiting_kinds
 from phononbench_flows.store import ResultsStore
 
 

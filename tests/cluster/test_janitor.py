@@ -13,11 +13,11 @@ from jobflow import SETTINGS, Flow, JobStore
 from light_jobs import fail, note
 from typer.testing import CliRunner
 
-from phononbench_flows import janitor, liveness, slurm
 from phononbench_flows.cli import app
-from phononbench_flows.janitor import IDENTITY, Limits, look_after
-from phononbench_flows.launchpad import launchpad_settings, write_launchpad
-from phononbench_flows.outputs import OutputsStore
+from phononbench_flows.cluster import janitor, liveness, slurm
+from phononbench_flows.cluster.janitor import IDENTITY, Limits, look_after
+from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
+from phononbench_flows.cluster.outputs import OutputsStore
 
 HERE = liveness.identity()
 ELSEWHERE = {"machine": "elsewhere", "pid": 1, "started": 1.0, "slurm_job": None, "slurm_cluster": None}

@@ -13,8 +13,8 @@ from crew import add, add_chunk, finish, lines, ready_launchpad, slow_crystals, 
 from jobflow import Flow
 from light_jobs import note, note_in_parts
 
-from phononbench_flows.janitor import Limits
-from phononbench_flows.outputs import OutputsStore
+from phononbench_flows.cluster.janitor import Limits
+from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.store import ResultsStore
 
 

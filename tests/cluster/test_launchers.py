@@ -15,8 +15,8 @@ from fireworks import FWorker, LaunchPad, fw_config
 from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 from jobflow.settings import JobflowSettings
 
-from phononbench_flows.launchpad import CPU, GPU
-from phononbench_flows.outputs import OutputsStore
+from phononbench_flows.cluster.launchpad import CPU, GPU
+from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.store import DEFAULT_DATABASE
 
 ROOT = Path(__file__).parents[2]

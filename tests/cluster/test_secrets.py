@@ -16,7 +16,7 @@ from servers import MONGO_PASSWORD, MongoServer, fresh_database
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
-from phononbench_flows.outputs import OutputsStore
+from phononbench_flows.cluster.outputs import OutputsStore
 
 SPELLINGS = (MONGO_PASSWORD, quote_plus(MONGO_PASSWORD), repr(MONGO_PASSWORD)[1:-1])
 

@@ -10,10 +10,10 @@ from crew import add_chunk, ready_launchpad, slow_crystals
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
+from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
+from phononbench_flows.cluster.status import set_statuses
 from phononbench_flows.documents import CrystalDocument, PotentialRecord
-from phononbench_flows.launchpad import launchpad_settings, write_launchpad
 from phononbench_flows.outcomes import Reason, Stage, Status
-from phononbench_flows.status import set_statuses
 from phononbench_flows.store import ResultsStore
 
 NUMBERS = {
@@ -72,7 +72,7 @@ def test_the_rate_is_that_of_the_last_hour_or_since_the_first(store, monkeypatch
         def now(cls, tz=None):
             return now + timedelta(minutes=30)
 
-    monkeypatch.setattr("phononbench_flows.status.datetime", Later)
+    monkeypatch.setattr("phononbench_flows.cluster.status.datetime", Later)
     (toys,) = set_statuses(store, set_name="toys")
     assert toys.per_hour == pytest.approx(8 / 0.5, rel=0.01)
     assert toys.seconds_left == pytest.approx(7 / 16 * 3600, rel=0.01)

@@ -25,7 +25,7 @@ def test_the_flow_of_a_chunk_runs_under_jobflows_local_manager(
     monkeypatch.chdir(tmp_path)
     documents = importlib.import_module("phononbench_flows.documents")
     flows = importlib.import_module("phononbench_flows.flows")
-    outputs = importlib.import_module("phononbench_flows.outputs")
+    outputs = importlib.import_module("phononbench_flows.cluster.outputs")
     potentials = importlib.import_module("phononbench_flows.potentials")
     protocol = importlib.import_module("phononbench_flows.protocol").PRESETS["paper"]
     store = importlib.import_module("phononbench_flows.store").open_store(f"mongo:{mongo_database}")
@@ -54,4 +54,4 @@ def test_the_flow_of_a_chunk_runs_under_jobflows_local_manager(
     assert jobs.get_output(flow.jobs[-1].uuid) == [d.key for d in store.documents(sort={"key": 1})]
     assert {d.provenance.fw_id for d in store.documents()} == {None}
     with pytest.raises(ImportError):
-        importlib.import_module("phononbench_flows.launch")
+        importlib.import_module("phononbench_flows.cluster.launch")

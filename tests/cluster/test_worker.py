@@ -28,11 +28,11 @@ from maggma.stores import MemoryStore
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
+from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
+from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.cluster.worker import UnfitError, work
 from phononbench_flows.flows import makers
-from phononbench_flows.launchpad import launchpad_settings, write_launchpad
-from phononbench_flows.outputs import OutputsStore
 from phononbench_flows.store import ResultsStore
-from phononbench_flows.worker import UnfitError, work
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ JOB_STORE:
   "@module": jobflow.core.store
   "@class": JobStore
   docs_store:
-    "@module": phononbench_flows.outputs
+    "@module": phononbench_flows.cluster.outputs
     "@class": OutputsStore
     database: {database}
 """

@@ -21,8 +21,8 @@ from fireworks import LaunchPad
 from fireworks.core.firework import Launch
 from fireworks.fw_config import RESERVATION_EXPIRATION_SECS, RUN_EXPIRATION_SECS
 
-from phononbench_flows import slurm
-from phononbench_flows.liveness import is_alive
+from phononbench_flows.cluster import slurm
+from phononbench_flows.cluster.liveness import is_alive
 
 logger = logging.getLogger(__name__)
 

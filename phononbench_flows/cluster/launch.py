@@ -27,9 +27,9 @@ from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
 from phononbench_flows.chunks import MAX_CRYSTALS, TARGET, Costed, bounded
+from phononbench_flows.cluster.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
 from phononbench_flows.flows import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
 from phononbench_flows.ingest import CrystalSet
-from phononbench_flows.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
 from phononbench_flows.protocol import Protocol
 
 # Later stages go first: a chunk that was begun is ended before the next is begun.

@@ -16,9 +16,10 @@ from jobflow import SETTINGS, JobStore
 from maggma.stores import MemoryStore
 from pymongo.errors import PyMongoError
 
-from phononbench_flows import launchpad, potentials
+from phononbench_flows import potentials
+from phononbench_flows.cluster import launchpad
+from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.flows.stages import versions
-from phononbench_flows.outputs import OutputsStore
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import StoreError, configured_spec, open_store
 from phononbench_flows.store.connection import masked

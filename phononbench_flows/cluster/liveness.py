@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from phononbench_flows import slurm
+from phononbench_flows.cluster import slurm
 
 
 def identity() -> dict[str, Any]:
