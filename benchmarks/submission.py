@@ -33,13 +33,13 @@ from bson.raw_bson import RawBSONDocument
 from fireworks import LaunchPad
 from pymatgen.core import Lattice, Structure
 
-from phononbench_flows.chunks import costed
 from phononbench_flows.cluster.launch import Submission, submit
 from phononbench_flows.cluster.launchpad import LEDGER, init_launchpad, launchpad_settings
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, Symmetry, document_key
-from phononbench_flows.ingest import CrystalSet, ingest
 from phononbench_flows.outcomes import Stage
 from phononbench_flows.protocol import PRESETS
+from phononbench_flows.sets.chunks import costed
+from phononbench_flows.sets.ingest import CrystalSet, ingest
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client, mongo_uri
 from phononbench_flows.structures import RawCrystal, read_inputs

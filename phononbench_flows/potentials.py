@@ -301,7 +301,7 @@ def _load(name: str, device: str) -> Potential:
     if model.dtype != torch.float64:
         model = _in_float64(model)
     if device == "cpu" and checkpoint.source.threads and torch.get_num_threads() > 1:
-        from phononbench_flows.cores import OnCores
+        from phononbench_flows.engine.cores import OnCores
 
         model = OnCores(model, torch.get_num_threads())
     return Potential(

@@ -13,8 +13,8 @@ from maggma.stores import MemoryStore
 from phononbench_flows.outcomes import Status
 
 if TYPE_CHECKING:
-    from phononbench_flows.ingest import CrystalSet
     from phononbench_flows.potentials import Potential
+    from phononbench_flows.sets.ingest import CrystalSet
     from phononbench_flows.store import ResultsStore
 
 # A chunk is relaxed in one batch where memory allows. More crystals would wait for the slowest of them, and

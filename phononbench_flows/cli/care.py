@@ -61,8 +61,8 @@ def worker(
     """Compute what waits on the LaunchPad, until nothing does or the Slurm job is nearly over."""
     import logging
 
-    from phononbench_flows import time_limit
     from phononbench_flows.cluster.worker import UnfitError, work
+    from phononbench_flows.flows import time_limit
 
     # Ours only: FireWorks' loggers have handlers of their own, and would tell everything twice.
     logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())

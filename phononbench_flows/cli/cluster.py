@@ -123,13 +123,13 @@ def submit(
     ] = None,
 ) -> None:
     """Hand a set to the cluster, in chunks. Run again, it hands out only what is new or was broken off."""
-    from phononbench_flows.chunks import TARGET, costed
     from phononbench_flows.cluster.launch import require_ready
     from phononbench_flows.cluster.launch import submit as hand_out
     from phononbench_flows.cluster.launchpad import LaunchError, address, launchpad
     from phononbench_flows.documents import PotentialRecord
-    from phononbench_flows.ingest import CrystalSet, ingest
-    from phononbench_flows.sets import SetError, describe_set
+    from phononbench_flows.sets.chunks import TARGET, costed
+    from phononbench_flows.sets.ingest import CrystalSet, ingest
+    from phononbench_flows.sets.metadata import SetError, describe_set
     from phononbench_flows.store import ResultsStore, StoreError
     from phononbench_flows.store.connection import attempt
     from phononbench_flows.structures import InputError, start_early

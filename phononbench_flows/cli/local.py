@@ -55,10 +55,10 @@ def run(
     from phononbench_flows.engine.batch import UndeliverableError
     from phononbench_flows.export import write_results
     from phononbench_flows.flows.portions import OutOfTimeError
-    from phononbench_flows.ingest import CrystalSet, ingest
     from phononbench_flows.progress import Progress
     from phononbench_flows.run import run_here
-    from phononbench_flows.sets import SetError, describe_set
+    from phononbench_flows.sets.ingest import CrystalSet, ingest
+    from phononbench_flows.sets.metadata import SetError, describe_set
     from phononbench_flows.statistics import funnel
     from phononbench_flows.store import BlobError, ResultsStore, StoreError
     from phononbench_flows.structures import InputError, start_early

@@ -26,11 +26,11 @@ from fireworks.utilities.fw_serializers import reconstitute_dates
 from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
-from phononbench_flows.chunks import MAX_CRYSTALS, TARGET, Costed, bounded
 from phononbench_flows.cluster.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
 from phononbench_flows.flows import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
-from phononbench_flows.ingest import CrystalSet
 from phononbench_flows.protocol import Protocol
+from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, Costed, bounded
+from phononbench_flows.sets.ingest import CrystalSet
 
 # Later stages go first: a chunk that was begun is ended before the next is begun.
 _ROUTES: dict[str, dict[str, Any]] = {

@@ -15,11 +15,11 @@ from pathlib import Path
 from fireworks import FWorker, LaunchPad
 from fireworks.core.rocket_launcher import rapidfire
 
-from phononbench_flows import time_limit
 from phononbench_flows.cluster import slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
 from phononbench_flows.cluster.preflight import Check, State, check_kinds, preflight, waiting_kinds
+from phononbench_flows.flows import time_limit
 from phononbench_flows.store.connection import retry_seconds
 
 logger = logging.getLogger(__name__)

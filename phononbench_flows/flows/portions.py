@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 
-from phononbench_flows import time_limit
 from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.flows import time_limit
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.store import ResultsStore
 

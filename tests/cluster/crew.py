@@ -23,13 +23,13 @@ from jobflow.managers.fireworks import flow_to_workflow
 from pymatgen.core import Element, Lattice, Structure
 from pymongo import monitoring
 
-from phononbench_flows import potentials, time_limit
+from phononbench_flows import potentials
 from phononbench_flows.cluster.janitor import Limits, Report, look_after
 from phononbench_flows.cluster.launchpad import init_launchpad, launchpad_settings
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.cluster.worker import work
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.flows import StabilityFlowMaker, stages
+from phononbench_flows.flows import StabilityFlowMaker, stages, time_limit
 from phononbench_flows.outcomes import Stage
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore

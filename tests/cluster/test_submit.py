@@ -16,7 +16,6 @@ from pymongo import monitoring
 from typer.testing import CliRunner
 
 from phononbench_flows import potentials
-from phononbench_flows.chunks import Costed, bounded, cost, costed
 from phononbench_flows.cli import app
 from phononbench_flows.cluster.launch import submit
 from phononbench_flows.cluster.launchpad import (
@@ -30,9 +29,10 @@ from phononbench_flows.cluster.launchpad import (
     write_launchpad,
 )
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.ingest import CrystalSet
 from phononbench_flows.outcomes import Stage, Status
 from phononbench_flows.protocol import PRESETS, ForceConstants, Protocol
+from phononbench_flows.sets.chunks import Costed, bounded, cost, costed
+from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.store import ResultsStore, full_spec
 
 PAPER = PRESETS["paper"]

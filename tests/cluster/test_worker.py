@@ -175,7 +175,7 @@ def refusal(lp, tmp_path) -> str:
 @pytest.fixture(autouse=True)
 def no_handlers(monkeypatch):
     """A worker in this process leaves its signals alone."""
-    monkeypatch.setattr("phononbench_flows.time_limit.stop_on_signals", lambda: None)
+    monkeypatch.setattr("phononbench_flows.flows.time_limit.stop_on_signals", lambda: None)
 
 
 def test_a_worker_without_the_jobs_code_takes_nothing(lp, tmp_path):

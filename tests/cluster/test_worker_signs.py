@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from phononbench_flows import time_limit
 from phononbench_flows.cluster import liveness, slurm
 from phononbench_flows.cluster.liveness import identity, is_alive
 from phononbench_flows.cluster.worker import _heed_slurm
+from phononbench_flows.flows import time_limit
 from phononbench_flows.flows.launched import Launch, current_launch
 
 

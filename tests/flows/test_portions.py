@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from phononbench_flows import time_limit
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.flows import portions
+from phononbench_flows.flows import portions, time_limit
 from phononbench_flows.flows.portions import OutOfTimeError, by_attempts, set_aside, work_through
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.store import ResultsStore

@@ -10,7 +10,7 @@ from pymatgen.io.cif import CifWriter
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
-from phononbench_flows.sets import KEYS, SetError, describe_set
+from phononbench_flows.sets.metadata import KEYS, SetError, describe_set
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.structures import read_inputs
 

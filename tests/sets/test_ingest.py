@@ -5,9 +5,9 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
 from phononbench_flows.documents import PotentialRecord
-from phononbench_flows.ingest import CrystalSet, ingest
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.protocol import PRESETS
+from phononbench_flows.sets.ingest import CrystalSet, ingest
 from phononbench_flows.store import ResultsStore
 
 POTENTIAL = PotentialRecord(name="toy", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")

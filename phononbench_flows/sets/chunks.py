@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from phononbench_flows.ingest import CrystalSet
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import Protocol
+from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.store import ResultsStore
 
 TARGET = 5e6

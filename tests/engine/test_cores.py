@@ -8,7 +8,7 @@ import torch_sim as ts
 from ase.build import bulk
 from toy_potentials import Toy
 
-from phononbench_flows.cores import OnCores
+from phononbench_flows.engine.cores import OnCores
 
 
 def crystals(*repeats: int) -> ts.SimState:
