@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis import opened, parser
-from phononbench_flows.plots import parameters_plot
-from phononbench_flows.published import beside, read_published
-from phononbench_flows.tables import architecture_table
+from phononbench_flows.analysis.plots import parameters_plot
+from phononbench_flows.analysis.published import beside, read_published
+from phononbench_flows.analysis.scripts import opened, parser
+from phononbench_flows.analysis.tables import architecture_table
 
 PUBLISHED = Path(__file__).parent / "published"
 

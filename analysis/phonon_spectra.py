@@ -6,8 +6,8 @@ A crystal is chosen by its id, or by its reduced formula, which may stand for se
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis import opened, parser
-from phononbench_flows.published import beside, read_published
+from phononbench_flows.analysis.published import beside, read_published
+from phononbench_flows.analysis.scripts import opened, parser
 from phononbench_flows.show import draw
 
 PUBLISHED = Path(__file__).parent / "published"

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis import opened, parser
-from phononbench_flows.plots import groups_plot
-from phononbench_flows.published import beside, read_published
-from phononbench_flows.tables import breakdown
+from phononbench_flows.analysis.plots import groups_plot
+from phononbench_flows.analysis.published import beside, read_published
+from phononbench_flows.analysis.scripts import opened, parser
+from phononbench_flows.analysis.tables import breakdown
 
 PUBLISHED = Path(__file__).parent / "published"
 

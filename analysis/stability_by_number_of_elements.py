@@ -5,9 +5,9 @@ The paper gives these figures without numbers.
 
 from collections.abc import Sequence
 
-from phononbench_flows.analysis import opened, parser
-from phononbench_flows.plots import groups_plot
-from phononbench_flows.tables import breakdown
+from phononbench_flows.analysis.plots import groups_plot
+from phononbench_flows.analysis.scripts import opened, parser
+from phononbench_flows.analysis.tables import breakdown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

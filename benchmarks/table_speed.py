@@ -92,10 +92,10 @@ def fill(spec: str, number: int) -> None:
 
 def measure(spec: str, out: Path) -> None:
     """Read the crystals, make every table and figure, and print what each took."""
-    from phononbench_flows import plots, tables
-    from phononbench_flows.rows import read_crystals
+    from phononbench_flows.analysis import plots, tables
+    from phononbench_flows.analysis.rows import read_crystals
+    from phononbench_flows.analysis.table_files import write_table
     from phononbench_flows.store import ResultsStore
-    from phononbench_flows.table_files import write_table
 
     began = last = (time.perf_counter(), time.process_time())
 

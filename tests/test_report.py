@@ -19,7 +19,8 @@ from browser import Browser
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
-from phononbench_flows import plots
+from phononbench_flows.analysis import plots
+from phononbench_flows.analysis.rows import read_crystals
 from phononbench_flows.cli import app
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.report import write_report
@@ -27,7 +28,6 @@ from phononbench_flows.report.compact import compact_bands, element_looks, struc
 from phononbench_flows.report.contents import gather
 from phononbench_flows.report.data import _chosen, page_data, protocol_thresholds
 from phononbench_flows.report.page import render
-from phononbench_flows.rows import read_crystals
 from phononbench_flows.store import ResultsStore
 
 READY = "document.documentElement?.dataset.ready === 'charts'"

@@ -57,10 +57,10 @@ def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
         where: as given on the command line.
         new: whether a directory may be one that has no results yet.
     """
+    from phononbench_flows.analysis.rows import SelectionError
     from phononbench_flows.bundle import BundleError
     from phononbench_flows.export import ExportError
     from phononbench_flows.query import QueryError
-    from phononbench_flows.rows import SelectionError
     from phononbench_flows.store import ResultsStore, StoreError, configured_spec, full_spec
 
     try:
@@ -91,8 +91,8 @@ def report(
 ) -> None:
     """Write the report: tables, figures, and one page that needs no network."""
     with _opened(where) as store:
+        from phononbench_flows.analysis.rows import read_crystals
         from phononbench_flows.report import write_report
-        from phononbench_flows.rows import read_crystals
 
         page = write_report(store, read_crystals(store, sets=sets, protocol=protocol), out_dir, bands)
         out.print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
@@ -294,8 +294,8 @@ def pack(
 
 
 def _report_for(store: ResultsStore, set_name: str, protocol_id: str, folder: Path) -> None:
+    from phononbench_flows.analysis.rows import read_crystals
     from phononbench_flows.report import write_report
-    from phononbench_flows.rows import read_crystals
 
     write_report(store, read_crystals(store, sets=[set_name], protocol=protocol_id), folder)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from phononbench_flows import plots, tables
-from phononbench_flows.rows import Crystals
+from phononbench_flows.analysis import plots, tables
+from phononbench_flows.analysis.rows import Crystals
 from phononbench_flows.statistics import wilson_bounds
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Content:
 
     Attributes:
         title: its heading.
-        table: its rows; see :mod:`phononbench_flows.tables`.
+        table: its rows; see :mod:`phononbench_flows.analysis.tables`.
         figure: draws the table; None where numbers say it better.
         by: the column that the figure breaks rates down by, if it does.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phononbench_flows import analysis
+from phononbench_flows.analysis import scripts
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 
@@ -31,4 +31,4 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the time of drawing where only tables are looked at."""
-    monkeypatch.setattr(analysis, "save", lambda figure, out, name: [])
+    monkeypatch.setattr(scripts, "save", lambda figure, out, name: [])

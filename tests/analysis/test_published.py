@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from published_counts import HOLDERS, SYSTEMS, TABLE_3, TABLE_4, documents, fill
 
-from phononbench_flows import analysis
+from phononbench_flows.analysis import scripts
+from phononbench_flows.analysis.rows import Crystals, read_crystals
 from phononbench_flows.documents import CrystalDocument
 from phononbench_flows.outcomes import Status
-from phononbench_flows.rows import Crystals, read_crystals
 from phononbench_flows.store import ResultsStore
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -62,7 +62,7 @@ def published_store(published: tuple[Path, Crystals], monkeypatch: pytest.Monkey
         assert store.spec["path"] == str(path)
         return crystals.only(sets) if sets else crystals
 
-    monkeypatch.setattr(analysis, "read_crystals", read_once)
+    monkeypatch.setattr(scripts, "read_crystals", read_once)
     return path
 
 

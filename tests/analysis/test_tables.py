@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from made_sets import crystal, fill, judged, system
 
-from phononbench_flows import plots, tables
+from phononbench_flows.analysis import plots, tables
+from phononbench_flows.analysis.rows import Crystals, SelectionError, read_crystals
+from phononbench_flows.analysis.table_files import markdown, write_table
 from phononbench_flows.documents import SetDocument
-from phononbench_flows.rows import Crystals, SelectionError, read_crystals
 from phononbench_flows.statistics import wilson
 from phononbench_flows.store import ResultsStore
-from phononbench_flows.table_files import markdown, write_table
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Figures of the tables: every function takes a table of :mod:`phononbench_flows.tables` and gives a figure.
+"""Figures of the tables: a function takes a table of :mod:`phononbench_flows.analysis.tables` and gives a figure.
 
 Bars and points carry 95 % intervals. The colours are those of Okabe and Ito, which colour-blind people tell apart.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from phononbench_flows.table_files import heading
-from phononbench_flows.tables import ALL
+from phononbench_flows.analysis.table_files import heading
+from phononbench_flows.analysis.tables import ALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

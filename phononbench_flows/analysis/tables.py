@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phononbench_flows.analysis.rows import Q_POINTS, Crystals
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.outcomes import Status
-from phononbench_flows.rows import Q_POINTS, Crystals
 from phononbench_flows.statistics import (
     Funnel,
     Rate,
