@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phononbench_flows.analysis.published import beside, read_published
 from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.show import draw
+from phononbench_flows.results.show import draw
 
 PUBLISHED = Path(__file__).parent / "published"
 SHOWN = ["formula", "id", "set", "status", "crystal_system", "path_thz", "commensurate_thz", "mesh_thz"]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import binom, binomtest, norm
 
-from phononbench_flows.display import funnel_table, rate_text
+from phononbench_flows.cli.display import funnel_table, rate_text
 from phononbench_flows.outcomes import Stage, Status
 from phononbench_flows.statistics import (
     Funnel,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from phononbench_flows.export import write_csv
+from phononbench_flows.results.export import write_csv
 
 _HEADINGS = {
     "accepted": "usable",

@@ -51,11 +51,11 @@ def run(
 ) -> None:
     """Judge every crystal of a set on this machine. Run again, it computes only what is missing."""
     from phononbench_flows import potentials
-    from phononbench_flows.display import funnel_table
+    from phononbench_flows.cli.display import funnel_table
+    from phononbench_flows.cli.progress import Progress
     from phononbench_flows.engine.batch import UndeliverableError
-    from phononbench_flows.export import write_results
     from phononbench_flows.flows.portions import OutOfTimeError
-    from phononbench_flows.progress import Progress
+    from phononbench_flows.results.export import write_results
     from phononbench_flows.run import run_here
     from phononbench_flows.sets.ingest import CrystalSet, ingest
     from phononbench_flows.sets.metadata import SetError, describe_set

@@ -19,8 +19,8 @@ from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import PRESETS
 
 if TYPE_CHECKING:
-    from phononbench_flows.bundle import Manifest
     from phononbench_flows.documents import CrystalDocument
+    from phononbench_flows.results.bundle import Manifest
     from phononbench_flows.store import ResultsStore
 
 _SHOWN = 50  # rows of a table on the terminal, unless asked otherwise
@@ -58,9 +58,9 @@ def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
         new: whether a directory may be one that has no results yet.
     """
     from phononbench_flows.analysis.rows import SelectionError
-    from phononbench_flows.bundle import BundleError
-    from phononbench_flows.export import ExportError
-    from phononbench_flows.query import QueryError
+    from phononbench_flows.results.bundle import BundleError
+    from phononbench_flows.results.export import ExportError
+    from phononbench_flows.results.query import QueryError
     from phononbench_flows.store import ResultsStore, StoreError, configured_spec, full_spec
 
     try:
@@ -146,7 +146,7 @@ def query(
     if out_path is not None and form is Format.TABLE:
         stop("a table goes to the terminal: for --out choose another --format")
     with _opened(where) as store:
-        from phononbench_flows.query import Question, Range, criteria, parse_where
+        from phononbench_flows.results.query import Question, Range, criteria, parse_where
 
         question = Question(
             statuses=status or (),
@@ -207,7 +207,7 @@ def _print_table(documents: Iterator[CrystalDocument], total: int) -> None:
 
 def _write(form: Format, documents: Iterator[CrystalDocument], path: Path | None) -> None:
     """Write the documents, and say how many there were and how many had no structure to write."""
-    from phononbench_flows import export
+    from phononbench_flows.results import export
 
     seen = 0
 
@@ -248,8 +248,8 @@ def show(
 ) -> None:
     """Print one crystal and its structure, and draw its band structure."""
     with _opened(where) as store:
-        from phononbench_flows.display import crystal_table, structure_table
-        from phononbench_flows.show import draw
+        from phononbench_flows.cli.display import crystal_table, structure_table
+        from phononbench_flows.results.show import draw
 
         documents = list(store.documents({"id": crystal_id}, sort={"updated_at": 1}))
         if not documents:
@@ -282,7 +282,7 @@ def pack(
     """Pack an evaluated set into one file that others can verify and unpack."""
     chosen = chosen_protocol(protocol) if protocol else None
     with _opened(where) as store, tempfile.TemporaryDirectory(prefix="phononbench-report-") as folder:
-        from phononbench_flows import bundle
+        from phononbench_flows.results import bundle
 
         found = Path(folder) if with_report else None
         if found is not None:
@@ -303,7 +303,7 @@ def _report_for(store: ResultsStore, set_name: str, protocol_id: str, folder: Pa
 @app.command()
 def verify(path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle made by `pack`.")]) -> None:
     """Check every byte of a bundle, and that its documents, protocol and counts hold together."""
-    from phononbench_flows import bundle
+    from phononbench_flows.results import bundle
 
     try:
         _say(bundle.verify(path), path)
@@ -317,7 +317,7 @@ def unpack(
 ) -> None:
     """Verify a bundle, and put its set into a store of your own."""
     with _opened(where, new=True) as store:
-        from phononbench_flows import bundle
+        from phononbench_flows.results import bundle
 
         _say(bundle.unpack(path, store), path)
 

@@ -17,7 +17,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.figures import path_ticks
+from phononbench_flows.results.band_structures import path_ticks
 
 BAND_POINTS = 160
 """About so many q-points of a band structure are kept."""

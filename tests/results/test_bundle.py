@@ -16,10 +16,10 @@ import pytest
 import synthetic
 from typer.testing import CliRunner
 
-from phononbench_flows.bundle import DOCUMENTS, MANIFEST, PROTOCOL, SET, BundleError, pack, unpack, verify
 from phononbench_flows.cli import app
 from phononbench_flows.documents import CrystalDocument
 from phononbench_flows.protocol import Judgement, Protocol
+from phononbench_flows.results.bundle import DOCUMENTS, MANIFEST, PROTOCOL, SET, BundleError, pack, unpack, verify
 from phononbench_flows.store import ResultsStore
 
 

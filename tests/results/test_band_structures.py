@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from phononbench_flows import figures
-from phononbench_flows.figures import band_structure_html, band_structure_png
+from phononbench_flows.results import band_structures
+from phononbench_flows.results.band_structures import band_structure_html, band_structure_png
 
 HOSTILE = "$\\frac{1$ </script><script>alert(1)</script> <img src=x onerror=alert(2)> \udcff\x00 中\n" + "long " * 50
 LABELS = ["$\\Gamma$", "$\\mathrm{X}$", "$\\mathrm{U}$", "$\\mathrm{K}$", "$\\Sigma_0$"]
@@ -52,20 +52,20 @@ def layout_of(page: str) -> dict:
 def test_labels_and_jumps():
     bands = made_up(1.0)
     bands.labels = ["GAMMA", *LABELS[1:]]
-    assert figures.path_ticks(bands) == [(0.0, "Γ"), (0.4, "X"), (0.6, "U|K"), (1.0, "Σ₀")]
+    assert band_structures.path_ticks(bands) == [(0.0, "Γ"), (0.4, "X"), (0.6, "U|K"), (1.0, "Σ₀")]
     bands.connections, bands.labels = [False, False, False], ["A", "B", "B", "C", "D", "$\\mathrm{S_{12}}$"]
-    assert figures.path_ticks(bands) == [(0.0, "A"), (0.4, "B"), (0.6, "C|D"), (1.0, "S₁₂")]
+    assert band_structures.path_ticks(bands) == [(0.0, "A"), (0.4, "B"), (0.6, "C|D"), (1.0, "S₁₂")]
 
 
 def test_too_few_labels_are_an_error():
     bands = made_up(1.0)
     bands.labels = ["A", "B", "C", "D"]
     with pytest.raises(ValueError, match="zip"):
-        figures.path_ticks(bands)
+        band_structures.path_ticks(bands)
 
 
 def test_curves_are_cut_at_zero():
-    curves = figures._curves(made_up(-2.0))
+    curves = band_structures._curves(made_up(-2.0))
     zeros = curves[curves[:, 4] == 0]
     assert len(zeros) == 3  # Γ, and on the way down and up
     signs = np.sign(curves[:, 4])
@@ -93,7 +93,7 @@ def test_both_show_the_minimum(tmp_path, drawn, depth, threshold):
     assert f"threshold −{-threshold:g} THz" in shown
     assert shown in layout["title"]["text"]
     colours = {line.get_color() for line in axes.lines}
-    assert (figures.IMAGINARY in colours) == (depth < 0)
+    assert (band_structures.IMAGINARY in colours) == (depth < 0)
 
 
 class Tags(HTMLParser):
@@ -126,5 +126,5 @@ def test_hostile_title_and_no_network(tmp_path, recwarn):
 
 
 def test_importing_it_is_cheap():
-    code = "import sys, phononbench_flows.figures; assert not {'torch', 'matplotlib', 'plotly'} & set(sys.modules)"
+    code = f"import sys, {band_structures.__name__}; assert not {{'torch', 'matplotlib', 'plotly'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from phononbench_flows.documents import CrystalDocument
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.figures import band_structure_html, band_structure_png
+from phononbench_flows.results.band_structures import band_structure_html, band_structure_png
 from phononbench_flows.store import ResultsStore
 
 

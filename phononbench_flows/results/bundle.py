@@ -34,9 +34,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from phononbench_flows.documents import BlobRef, CrystalDocument, PotentialRecord, SetDocument, document_key
-from phononbench_flows.export import json_line, write_extxyz
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import PRESETS, Protocol
+from phononbench_flows.results.export import json_line, write_extxyz
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.store import ResultsStore
 

@@ -19,8 +19,8 @@ from phononbench_flows.documents import (
     RelaxationRecord,
     Symmetry,
 )
-from phononbench_flows.export import COLUMNS, write_results
 from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.results.export import COLUMNS, write_results
 
 POTENTIAL = PotentialRecord(name="test", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])

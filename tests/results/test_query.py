@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
 from phononbench_flows.documents import CrystalDocument
-from phononbench_flows.query import QueryError, Question, Range, criteria, parse_where
+from phononbench_flows.results.query import QueryError, Question, Range, criteria, parse_where
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 DATABASE = "phononbench_test_readme"
 Row = dict[str, Any]
 

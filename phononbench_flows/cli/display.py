@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phononbench_flows.documents import CrystalDocument, Minimum, SetDocument
-from phononbench_flows.export import structure_of
+from phononbench_flows.results.export import structure_of
 from phononbench_flows.statistics import Funnel, Rate
 
 

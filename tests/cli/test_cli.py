@@ -139,7 +139,11 @@ def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, fcc, c
         CifWriter(Structure(fcc.lattice, [symbol] * 4, fcc.frac_coords)).write_file(folder / f"{symbol}.cif")
     log, out = tmp_path / "log", tmp_path / "results"
     # argon-free crystals are instant: a call takes as long as the machine needs, and the kill comes after some results
-    environment = os.environ | {"TOY_LOG": str(log), "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "TOY_LOG": str(log),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     first = subprocess.Popen(command(folder, out), start_new_session=True, **quiet)
     deadline = time.monotonic() + 200

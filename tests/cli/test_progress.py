@@ -9,8 +9,8 @@ import time
 import pytest
 from rich.console import Console
 
-from phononbench_flows import progress
-from phononbench_flows.progress import Progress
+from phononbench_flows.cli import progress
+from phononbench_flows.cli.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Results for people and other programs: questions to a store, files, bundles, and band structures to look at."""
