@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from jobflow import JobStore
@@ -11,6 +12,7 @@ from jobflow.managers.local import run_locally
 from maggma.stores import MemoryStore
 
 from phononbench_flows.outcomes import Status
+from phononbench_flows.sets.chunks import bounded
 
 if TYPE_CHECKING:
     from phononbench_flows.potentials import Potential
@@ -37,20 +39,6 @@ def waiting(store: ResultsStore, crystals: CrystalSet, keys: Sequence[str]) -> l
     return [Work(key, natoms[key]) for key in keys if key in natoms]
 
 
-def chunks(work: Sequence[Work], max_atoms: int, max_crystals: int = _CHUNK_CRYSTALS) -> Iterator[list[str]]:
-    """Keys in chunks bounded by atoms and by number; a crystal larger than ``max_atoms`` goes alone."""
-    chunk: list[str] = []
-    atoms = 0
-    for item in work:
-        if chunk and (atoms + item.natoms > max_atoms or len(chunk) == max_crystals):
-            yield chunk
-            chunk, atoms = [], 0
-        chunk.append(item.key)
-        atoms += item.natoms
-    if chunk:
-        yield chunk
-
-
 def run_here(
     crystals: CrystalSet, keys: Sequence[str], store: ResultsStore, potential: Potential, batch_atoms: int | None = None
 ) -> None:
@@ -69,6 +57,8 @@ def run_here(
         device=potential.device,
         batch_atoms=batch_atoms,
     )
-    for chunk in chunks(waiting(store, crystals, keys), budget.max_atoms):
+    work = waiting(store, crystals, keys)
+    for chunk in bounded(work, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS):
+        flow = maker.make([each.key for each in chunk])
         # The jobs' outputs are keys; they are not wanted once the chunk is done.
-        run_locally(maker.make(chunk), store=JobStore(MemoryStore()), log=False, raise_immediately=True)
+        run_locally(flow, store=JobStore(MemoryStore()), log=False, raise_immediately=True)

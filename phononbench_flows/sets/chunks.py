@@ -1,4 +1,4 @@
-"""What a crystal will cost, and crystals in chunks of bounded cost: a chunk becomes one small flow on a cluster.
+"""What a crystal will cost, and crystals in chunks of bounded size: a chunk becomes one small flow.
 
 Costs are in evaluations: atoms that go through the potential, each time that they do.
 """
@@ -9,11 +9,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.sets.ingest import CrystalSet
-from phononbench_flows.store import ResultsStore
+
+if TYPE_CHECKING:
+    from phononbench_flows.sets.ingest import CrystalSet
+    from phononbench_flows.store import ResultsStore
 
 TARGET = 5e6
 """Default bound on the cost of a chunk, in evaluations."""
