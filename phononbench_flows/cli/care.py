@@ -28,12 +28,12 @@ FworkerOption = Annotated[
 ]
 
 
-def _launchpad(file: Path | None, store: str) -> LaunchPad:
+def _launchpad(file: Path | None, store: str | None) -> LaunchPad:
     from phononbench_flows.cluster.launchpad import LaunchError, launchpad
-    from phononbench_flows.store import DEFAULT_DATABASE, StoreError, full_spec
+    from phononbench_flows.store import DEFAULT_DATABASE, StoreError, cluster_spec
 
     try:
-        return launchpad(file, database=full_spec(store).get("database", DEFAULT_DATABASE))
+        return launchpad(file, database=cluster_spec(store).get("database", DEFAULT_DATABASE))
     except (LaunchError, StoreError) as error:
         stop(str(error))
 
@@ -53,7 +53,7 @@ def _fworker(file: Path | None) -> FWorker:
 def worker(
     launchpad_file: LaunchpadOption = None,
     fworker_file: FworkerOption = None,
-    store: StoreOption = "mongo",
+    store: StoreOption = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Begin nothing new after so many seconds.")] = None,
     idle: Annotated[float, typer.Option(min=0, help="Seconds to wait for work when there is none.")] = 60.0,
     folder: Annotated[Path, typer.Option(help="Where each firework gets a folder of its own.")] = Path(),
@@ -70,14 +70,15 @@ def worker(
         time_limit.begin_nothing_after(timeout)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        work(_launchpad(launchpad_file, store), _fworker(fworker_file), folder.absolute(), idle=idle)
+        lp, fworker = _launchpad(launchpad_file, store), _fworker(fworker_file)
+        work(lp, fworker, folder.absolute(), store=store, idle=idle)
     except UnfitError as error:
         stop(f"this worker does not start, and nothing was taken: {error}")
 
 
 @app.command()
 def doctor(
-    launchpad_file: LaunchpadOption = None, fworker_file: FworkerOption = None, store: StoreOption = "mongo"
+    launchpad_file: LaunchpadOption = None, fworker_file: FworkerOption = None, store: StoreOption = None
 ) -> None:
     """Check whether a worker could work here, and say what to do where it could not."""
     from phononbench_flows.cluster.preflight import State, preflight
@@ -86,7 +87,7 @@ def doctor(
     colours = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
     failed = False
     with err.status("looking around"):
-        for check in preflight(_launchpad(launchpad_file, store), _fworker(fworker_file)):
+        for check in preflight(_launchpad(launchpad_file, store), _fworker(fworker_file), store):
             failed = failed or check.state == State.FAILED
             state = f"[{colours[check.state]}]{check.state}[/]"
             table.add_row(check.name, state, escape(check.said), escape(check.advice))
@@ -98,7 +99,7 @@ def doctor(
 @app.command()
 def status(
     set_name: Annotated[str | None, typer.Option("--set", help="Only this set.")] = None,
-    store: StoreOption = "mongo",
+    store: StoreOption = None,
     launchpad_file: LaunchpadOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -106,10 +107,10 @@ def status(
     from pymongo.errors import PyMongoError
 
     from phononbench_flows.cluster.status import set_statuses
-    from phononbench_flows.store import ResultsStore, StoreError, full_spec
+    from phononbench_flows.store import ResultsStore, StoreError, cluster_spec
 
     try:
-        spec = full_spec(store)
+        spec = cluster_spec(store)
         lp = _launchpad(launchpad_file, store) if spec["kind"] == "mongo" else None
         with ResultsStore.open(spec) as results:
             found = list(set_statuses(results, lp, set_name))
@@ -141,7 +142,7 @@ def _status_table(found: list[SetStatus]) -> Table:
 @app.command()
 def janitor(
     launchpad_file: LaunchpadOption = None,
-    store: StoreOption = "mongo",
+    store: StoreOption = None,
     every: Annotated[
         float | None, typer.Option(min=1, help="Go on, with so many seconds between two rounds; by default one round.")
     ] = None,

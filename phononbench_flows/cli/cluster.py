@@ -36,18 +36,21 @@ LaunchpadOption = Annotated[
     ),
 ]
 StoreOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--store", envvar="PHONONBENCH_STORE", help="mongo, mongo:DATABASE or mongo:DATABASE:SHARED_DIRECTORY_OF_BLOBS."
+        "--store",
+        envvar="PHONONBENCH_STORE",
+        show_default="mongo",
+        help="mongo, mongo:DATABASE or mongo:DATABASE:SHARED_DIRECTORY_OF_BLOBS.",
     ),
 ]
 
 
-def _mongo_spec(store: str) -> dict[str, str]:
-    from phononbench_flows.store import StoreError, full_spec
+def _mongo_spec(store: str | None) -> dict[str, str]:
+    from phononbench_flows.store import StoreError, cluster_spec
 
     try:
-        spec = full_spec(store)
+        spec = cluster_spec(store)
     except StoreError as error:
         stop(str(error))
     if spec["kind"] != "mongo":
@@ -56,7 +59,7 @@ def _mongo_spec(store: str) -> dict[str, str]:
 
 
 @app.command("init-db")
-def init_db(store: StoreOption = "mongo", launchpad_file: LaunchpadOption = None) -> None:
+def init_db(store: StoreOption = None, launchpad_file: LaunchpadOption = None) -> None:
     """Make every index: of the results, of jobflow's outputs, and of the LaunchPad. Nothing is ever deleted."""
     from jobflow import SETTINGS
 
@@ -84,7 +87,7 @@ def init_db(store: StoreOption = "mongo", launchpad_file: LaunchpadOption = None
 @app.command("launchpad")
 def write_launchpad(
     file: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("~/.fireworks/my_launchpad.yaml"),
-    store: StoreOption = "mongo",
+    store: StoreOption = None,
 ) -> None:
     """Write a my_launchpad.yaml for `lpad`, `rlaunch` and `qlaunch`, with the environment's login and for you alone."""
     from phononbench_flows.cluster import launchpad
@@ -110,7 +113,7 @@ def submit(
     reference: ReferenceOption = None,
     limit: LimitOption = None,
     device: Annotated[str, typer.Option(help="What workers compute on: auto, cpu, cuda or cuda:N.")] = "auto",
-    store: StoreOption = "mongo",
+    store: StoreOption = None,
     launchpad_file: LaunchpadOption = None,
     write: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a file per chunk for `lpad add` instead.")

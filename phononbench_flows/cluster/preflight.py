@@ -21,7 +21,7 @@ from phononbench_flows.cluster import launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.flows.stages import versions
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.store import StoreError, configured_spec, open_store
+from phononbench_flows.store import StoreError, cluster_spec, open_store
 from phononbench_flows.store.connection import masked
 
 _ANSWER_SECONDS = 20.0
@@ -76,8 +76,12 @@ def waiting_kinds(lp: LaunchPad, fworker: FWorker, after: int = 0) -> list[Kind]
     return [Kind(row["fw_id"], row["_id"].get("function"), row["_id"].get("protocol_id")) for row in rows]
 
 
-def preflight(lp: LaunchPad, fworker: FWorker) -> Iterator[Check]:
-    """All checks, one by one; those that make no sense after a failed one are left out."""
+def preflight(lp: LaunchPad, fworker: FWorker, store: str | None = None) -> Iterator[Check]:
+    """All checks, one by one; those that make no sense after a failed one are left out.
+
+    The work that waits says where its results go. If none does, ``store`` is looked at, or what ``cluster_spec`` takes
+    without it.
+    """
     yield Check("versions", State.OK, ", ".join(f"{name} {version}" for name, version in versions().items()))
     reachable = _launchpad(lp)
     yield reachable
@@ -88,7 +92,7 @@ def preflight(lp: LaunchPad, fworker: FWorker) -> Iterator[Check]:
     kinds = waiting_kinds(lp, fworker)
     yield from check_kinds(lp, kinds)
     if not kinds:
-        yield _results(configured_spec())
+        yield _results(cluster_spec(store))
     yield _gpu(fworker, kinds)
 
 

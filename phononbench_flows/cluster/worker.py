@@ -32,12 +32,13 @@ class UnfitError(RuntimeError):
     """The work that waits would fail here; none was taken."""
 
 
-def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, idle: float = 0.0) -> None:
+def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = None, idle: float = 0.0) -> None:
     """Take fireworks until none is there, the time is nearly over, or SIGTERM or Ctrl-C comes.
 
     Parameters:
         lp: where the work is; its connection is closed, and one opened that waits for a server that is away.
         folder: where each firework gets a folder of its own.
+        store: the results store that is looked at if no work waits, which names its own; see ``cluster_spec``.
         idle: seconds to wait for fireworks when there are none.
 
     Raises:
@@ -45,7 +46,7 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, idle: float = 0.0) ->
     """
     time_limit.stop_on_signals()
     _heed_slurm()
-    _require_fit(preflight(lp, fworker))
+    _require_fit(preflight(lp, fworker, store))
     fworker.env[IDENTITY] = identity()
     lp = _patient(lp)
     newest = troubles = 0

@@ -17,7 +17,14 @@ from __future__ import annotations
 from phononbench_flows.store.blobs import BlobError
 from phononbench_flows.store.collection import StoreError
 from phononbench_flows.store.results_store import ResultsStore, open_store
-from phononbench_flows.store.specs import DEFAULT_DATABASE, DEFAULT_STORE, Spec, configured_spec, full_spec
+from phononbench_flows.store.specs import (
+    DEFAULT_DATABASE,
+    DEFAULT_STORE,
+    Spec,
+    cluster_spec,
+    configured_spec,
+    full_spec,
+)
 
 __all__ = [
     "DEFAULT_DATABASE",
@@ -26,6 +33,7 @@ __all__ = [
     "ResultsStore",
     "Spec",
     "StoreError",
+    "cluster_spec",
     "configured_spec",
     "full_spec",
     "open_store",

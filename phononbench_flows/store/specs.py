@@ -13,12 +13,18 @@ from phononbench_flows.store.collection import StoreError
 Spec = Mapping[str, Any]
 
 DEFAULT_STORE = "phononbench-results"
+DEFAULT_CLUSTER_STORE = "mongo"
 DEFAULT_DATABASE = "phononbench"
 
 
 def configured_spec() -> dict[str, str]:
     """The store that is meant where none is named: PHONONBENCH_STORE, or else the directory ``phononbench-results``."""
     return full_spec(os.environ.get("PHONONBENCH_STORE") or DEFAULT_STORE)
+
+
+def cluster_spec(named: Spec | str | None = None) -> dict[str, str]:
+    """The store that is meant on a cluster: the one that is named, or that of PHONONBENCH_STORE, or else ``mongo``."""
+    return full_spec(named or os.environ.get("PHONONBENCH_STORE") or DEFAULT_CLUSTER_STORE)
 
 
 def full_spec(spec: Spec | str | Path) -> dict[str, str]:

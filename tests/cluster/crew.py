@@ -227,7 +227,7 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         _end_time_after(crystals)
     SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
     Path(folder).mkdir(parents=True, exist_ok=True)
-    work(connect(database), FWorker(), Path(folder), idle=options.get("idle", 0.0))
+    work(connect(database), FWorker(), Path(folder), store=f"mongo:{database}", idle=options.get("idle", 0.0))
 
 
 class KillAfter(monitoring.CommandListener):

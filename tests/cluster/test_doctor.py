@@ -16,7 +16,7 @@ from phononbench_flows.cluster import preflight
 from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.cluster.preflight import State, waiting_kinds
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.store import ResultsStore, StoreError, cluster_spec, full_spec
 
 
 @pytest.fixture
@@ -95,6 +95,22 @@ def test_results_without_indices(lp, mongo_database):
         add_chunk(lp, store, slow_crystals(store, 1, "toys"))
     lp.db["crystals"].drop_indexes()
     assert "missing indices" in failed(lp)["results"]
+
+
+def test_where_nothing_waits_the_results_are_those_of_the_commands(lp, file, monkeypatch):
+    asked = []
+
+    def refuse(spec):
+        asked.append(spec)
+        raise StoreError("not now")
+
+    monkeypatch.setattr(preflight, "open_store", refuse)
+    monkeypatch.delenv("PHONONBENCH_STORE")
+    assert "not now" in failed(lp)["results"]
+    assert asked == [cluster_spec()] == [full_spec("mongo")]
+    for arguments, environment in ((["--store", "mongo:hub"], {}), ([], {"PHONONBENCH_STORE": "mongo:hub"})):
+        CliRunner().invoke(app, ["doctor", "-l", str(file), *arguments], env=environment)
+        assert asked.pop() == full_spec("mongo:hub")
 
 
 def test_another_version_is_a_warning(lp, tmp_path, mongo_database):

@@ -23,7 +23,16 @@ from servers import fresh_database
 
 from phononbench_flows.documents import BlobRef, SetDocument
 from phononbench_flows.outcomes import Status
-from phononbench_flows.store import ResultsStore, Spec, configured_spec, full_spec, mongo, open_store, sqlite
+from phononbench_flows.store import (
+    ResultsStore,
+    Spec,
+    cluster_spec,
+    configured_spec,
+    full_spec,
+    mongo,
+    open_store,
+    sqlite,
+)
 from phononbench_flows.store.blobs import BlobError, Blobs, BlobStore
 from phononbench_flows.store.collection import Collection, StoreError
 from phononbench_flows.store.mongo import CRYSTAL_INDEXES, GridFSBlobs, MongoCollection
@@ -493,6 +502,16 @@ def test_configured_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert configured_spec() == {"kind": "mongo", "database": "hub", "blobs": "gridfs"}
     monkeypatch.setenv("PHONONBENCH_STORE", "elsewhere")
     assert configured_spec() == {"kind": "embedded", "path": str(tmp_path / "elsewhere")}
+
+
+def test_store_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHONONBENCH_STORE", "mongo:hub")
+    assert cluster_spec() == full_spec("mongo:hub")
+    assert cluster_spec("mongo:other") == full_spec("mongo:other")
+    monkeypatch.setenv("PHONONBENCH_STORE", "")
+    assert cluster_spec() == full_spec("mongo")
+    monkeypatch.delenv("PHONONBENCH_STORE")
+    assert cluster_spec() == full_spec("mongo")
 
 
 @pytest.mark.parametrize("statements", ["PRAGMA user_version = 2", "CREATE TABLE other (x)"])
