@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from phononbench_flows.analysis.table_files import heading
-from phononbench_flows.analysis.tables import ALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +110,7 @@ def groups_plot(table: pd.DataFrame, by: str) -> Figure:
     for place, (name, panel) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, place)
         _groups(axes, panel, [_text(value) for value in panel[by]])
-        axes.set_title("all sets" if name == ALL else name, fontsize=10, parse_math=False)
+        axes.set_title(name, fontsize=10, parse_math=False)
         axes.set_xlabel(heading(by), parse_math=False)
     _legend(figure, "outside upper center", ncols=4)
     return figure

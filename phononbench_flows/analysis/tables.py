@@ -36,8 +36,8 @@ THRESHOLDS = tuple(float(f"{-(10**exponent):.3g}") for exponent in np.linspace(-
 
 CRYSTAL_SYSTEMS = ("Cubic", "Hexagonal", "Trigonal", "Tetragonal", "Orthorhombic", "Monoclinic", "Triclinic")
 
-ALL = "all"
-"""Stands in the column ``set`` for all sets together."""
+ALL = "all sets"
+"""Stands in the column ``set`` for all sets together. No set bears this name: names of sets hold no spaces."""
 
 _COUNTED = (
     *("generated", "not_handed_in", "duplicate", "known", "unique", "rejected", "accepted", "pending"),
@@ -63,7 +63,7 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
 
 
 def total(funnels: pd.DataFrame) -> dict[str, Any]:
-    """The rows of :func:`funnel_table` added up, with rates of their own; its set is ``all``."""
+    """The rows of :func:`funnel_table` added up, with rates of their own; its set is :data:`ALL`."""
     sums = {name: int(funnels[name].sum()) for name in _COUNTED}
     rates = _rate("per_relaxed", wilson(sums["stable"], sums["relaxed"]))
     return {"set": ALL} | sums | rates | _rate("per_generated", wilson(sums["stable"], sums["generated"]))
@@ -173,7 +173,7 @@ def failure_table(crystals: Crystals) -> pd.DataFrame:
 
 
 def breakdown(crystals: Crystals, by: str) -> pd.DataFrame:
-    """Rates per relaxed by a property of the crystal, for every set and, if there are several, for ``all``.
+    """Rates per relaxed by a property of the crystal, for every set and, if there are several, for :data:`ALL`.
 
     Args:
         crystals: the crystals.

@@ -86,8 +86,6 @@ def checked_set_name(name: str) -> str:
     """The name of ``--set``; it begins every structure id."""
     if not _SET_PATTERN.match(name):
         stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
-    if name == "all":
-        stop("--set all: in tables this name stands for all sets together")
     return name
 
 

@@ -108,14 +108,14 @@ function breakdownChart(place, table, by, order) {
   const values = [...new Set(data[by])];
   if (values.every((value) => typeof value === "number")) values.sort((a, b) => a - b);
   const labels = values.map((value) => forPlotly(value));
-  const names = data.set ? [...order.filter((name) => data.set.includes(name)), ...(data.set.includes("all") ? ["all"] : [])] : ["all"];
+  const names = data.set ? [...order.filter((name) => data.set.includes(name)), ...(data.set.includes(ALL_SETS) ? [ALL_SETS] : [])] : [ALL_SETS];
   const traces = names.map((name) => {
     const rows = values.map((value) => data[by].findIndex((other, row) => other === value && (!data.set || data.set[row] === name)));
     const rate = (key) => rows.map((row) => (row < 0 || data[key][row] === null ? null : 100 * data[key][row]));
     const [y, low, high] = ["per_relaxed", "per_relaxed_low", "per_relaxed_high"].map(rate);
     return {
-      name: name === "all" ? "all sets" : name, mode: "markers", x: labels, y,
-      marker: { size: 9, color: name === "all" ? colour("soft") : setStyle(order.indexOf(name)).color, symbol: name === "all" ? "diamond" : "circle" },
+      name, mode: "markers", x: labels, y,
+      marker: { size: 9, color: name === ALL_SETS ? colour("soft") : setStyle(order.indexOf(name)).color, symbol: name === ALL_SETS ? "diamond" : "circle" },
       error_y: { type: "data", symmetric: false, array: y.map((v, i) => high[i] - v), arrayminus: y.map((v, i) => v - low[i]), thickness: 1.6, width: 4 },
       customdata: rows.map((row) => (row < 0 ? 0 : data.relaxed[row])),
       hovertemplate: "%{fullData.name}, %{x}: %{y:.1f} % of %{customdata:,} relaxed<extra></extra>",

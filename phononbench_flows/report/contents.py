@@ -97,7 +97,7 @@ def _broken_down(title: str, table: pd.DataFrame, by: str) -> Content:
 
 
 def _elements(crystals: Crystals) -> pd.DataFrame:
-    """Elements in every set and, as set ``all``, in all of them."""
+    """Elements in every set and, as set ``tables.ALL``, in all of them."""
     parts = [tables.element_table(crystals).assign(set=tables.ALL)]
     parts += [tables.element_table(crystals.only([name])).assign(set=name) for name in crystals.sets]
     return pd.concat(parts, ignore_index=True)

@@ -136,8 +136,8 @@ function listenToElements(data, crystals) {
     byId("elements").hidden = true;
     return;
   }
-  const names = data.order.length > 1 ? ["all", ...data.order] : data.order;
-  fillSelect(byId("element-set"), names.map((name) => [name, name === "all" ? "all sets" : name]));
+  const names = data.order.length > 1 ? [ALL_SETS, ...data.order] : data.order;
+  fillSelect(byId("element-set"), names.map((name) => [name, name]));
   for (const id of ["element-set", "element-measure"]) byId(id).addEventListener("input", () => showPeriodicTable(data, crystals));
   showPeriodicTable(data, crystals);
 }

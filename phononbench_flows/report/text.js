@@ -11,6 +11,9 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// In a column `set`: all of them together. No set bears this name, since names of sets hold no spaces.
+const ALL_SETS = "all sets";
+
 // Plotly reads tags and entities in its texts.
 const forPlotly = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from made_sets import crystal, fill, judged, system
+from pydantic import ValidationError
 
 from phononbench_flows.analysis import plots, tables
 from phononbench_flows.analysis.rows import Crystals, SelectionError, read_crystals
@@ -154,7 +155,7 @@ def test_funnel_table(crystals):
 
 def test_total_adds_up(crystals):
     found = tables.total(tables.funnel_table(crystals))
-    assert (found["set"], found["generated"], found["relaxed"], found["stable"]) == ("all", 32, 17, 6)
+    assert (found["set"], found["generated"], found["relaxed"], found["stable"]) == (tables.ALL, 32, 17, 6)
     assert rate_of(found, "per_relaxed") == expected(6, 17)
     assert rate_of(found, "per_generated") == expected(6, 32)
 
@@ -237,18 +238,27 @@ def test_breakdown_by_crystal_system(crystals):
     assert table[["relaxed", "stable", "unstable"]].to_dict("index") == {
         ("A", "Cubic"): {"relaxed": 3, "stable": 1, "unstable": 1},
         ("A", "Triclinic"): {"relaxed": 2, "stable": 1, "unstable": 1},
-        ("all", "Cubic"): {"relaxed": 3, "stable": 1, "unstable": 1},
-        ("all", "Triclinic"): {"relaxed": 2, "stable": 1, "unstable": 1},
+        (tables.ALL, "Cubic"): {"relaxed": 3, "stable": 1, "unstable": 1},
+        (tables.ALL, "Triclinic"): {"relaxed": 2, "stable": 1, "unstable": 1},
     }
     assert rate_of(table.loc[("A", "Cubic")], "per_relaxed") == expected(1, 3)
     assert table.loc["A", "share"].to_list() == pytest.approx([0.6, 0.4])
+
+
+def test_a_set_called_all_is_not_all_sets(store):
+    store.put(judged(0.0, "all", **system("Cubic")))
+    table = tables.breakdown(read_crystals(store), "crystal_system").set_index(["set", "crystal_system"])
+    assert table.loc[("all", "Cubic"), "relaxed"] == 1
+    assert table.loc[(tables.ALL, "Cubic"), "relaxed"] == 4
+    with pytest.raises(ValidationError, match="set"):
+        SetDocument(set=tables.ALL)
 
 
 def test_breakdown_by_number_of_elements(crystals):
     table = tables.breakdown(crystals, "nelements")
     of_a = table[table["set"] == "A"]
     assert of_a[["nelements", "relaxed", "stable"]].to_numpy().tolist() == [[1, 3, 1], [2, 2, 1]]
-    both = table[table["set"] == "all"]
+    both = table[table["set"] == tables.ALL]
     assert both[["nelements", "relaxed", "stable"]].to_numpy().tolist() == [[1, 15, 5], [2, 2, 1]]
     # One set is not followed by itself under another name.
     assert set(tables.breakdown(crystals.only(["A"]), "nelements")["set"]) == {"A"}

@@ -167,12 +167,6 @@ def test_run_keeps_what_it_is_told(folder, fcc, tmp_path):
     assert document.condition == found.condition
 
 
-def test_no_set_is_called_all(folder):
-    done = CliRunner().invoke(app, ["run", str(folder), "--set", "all"])
-    assert done.exit_code == 2
-    assert "all sets together" in done.output
-
-
 @pytest.mark.parametrize("wrong", ["modle=x", "nowhere.yaml", "condition=1"])
 def test_run_ends_with_a_sentence(folder, tmp_path, wrong):
     done = run(folder, "--out", tmp_path / "results", "--about", wrong)
