@@ -32,7 +32,7 @@ class OnCores(ModelInterface):
     def forward(self, state: ts.SimState, **kwargs: Any) -> dict[str, torch.Tensor]:
         """What the model gives for the whole batch."""
         parts = list(_parts(state, self._cores))
-        if len(parts) == 1:  # alone it may have all cores
+        if state.n_systems == 1 and state.n_atoms > _PART_ATOMS:  # alone it may have all cores
             return self.model(state, **kwargs)
         outputs = list(self._pool.map(lambda part: self.model(part, **kwargs), parts))
         return {key: torch.cat([output[key] for output in outputs]) for key in outputs[0]}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,9 @@ from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, i
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstants as Settings
 
+# Batches sent off while others are displaced and solved, so that the potential never waits.
+_AHEAD = 2
+
 _PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
 
 
@@ -43,7 +47,7 @@ class ForceConstants:
         symprec: Å.
         n_displacements: supercells computed.
         max_drift: largest mean force that was removed, eV/Å.
-        seconds: this crystal's share of the wall time.
+        seconds: this crystal's share of the time of the calls, and what else was done for it.
     """
 
     cell: np.ndarray
@@ -91,6 +95,7 @@ class _Crystal:
 
     index: int
     phonon: Phonopy
+    n_supercells: int
     forces: dict[int, np.ndarray] = field(default_factory=dict)
     failed: bool = False
     seconds: float = 0.0
@@ -101,6 +106,15 @@ class _Supercell:
     crystal: _Crystal
     number: int
     cell: PhonopyAtoms
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """Forces (n_atoms, 3) in eV/Å in a supercell, or why there are none."""
+
+    item: _Supercell
+    forces: np.ndarray | Failure
+    seconds: float
 
 
 def _ignore(index: int, result: ForceConstants | Failure) -> None:
@@ -137,20 +151,26 @@ def force_constants(
 ) -> list[ForceConstants | Failure]:
     """Force constants of many relaxed crystals; a result or a Failure in each place.
 
-    The supercells of many crystals share the calls of the model. Crystals are finished in order, so that few are
-    under way at any time.
+    The supercells of many crystals share the calls of the model, which go on while others are displaced and solved.
+    Crystals are finished in order, so that few are under way at any time.
 
     Parameters:
         structures: relaxed crystals.
         model: float64 torch-sim model with forces.
         settings: supercell, displacement and symmetrisation.
         budget: atoms per batch.
-        on_result: called with index and result as soon as a crystal is finished.
+        on_result: called with index and result as soon as a crystal is finished, in the caller's thread.
     """
-    run = _Run(structures, Guard(model), settings, budget or Budget.for_device(model.device), on_result)
-    for index in range(len(structures)):
-        run.prepare(index)
-        run.compute(everything=index == len(structures) - 1)
+    computing = ThreadPoolExecutor(1, "forces")
+    try:
+        run = _Run(structures, model, settings, budget or Budget.for_device(model.device), on_result, computing)
+        for index in range(len(structures)):
+            run.prepare(index)
+            run.submit(everything=index == len(structures) - 1)
+            run.collect(at_most=_AHEAD)
+        run.collect(at_most=0)
+    finally:  # what waits is not begun if something went wrong
+        computing.shutdown(cancel_futures=True)
     return [run.results[i] for i in range(len(structures))]
 
 
@@ -160,70 +180,68 @@ class _Run:
     def __init__(
         self,
         structures: Sequence[Structure],
-        guard: Guard,
+        model: ModelInterface,
         settings: Settings,
         budget: Budget,
         on_result: Callable[[int, ForceConstants | Failure], None],
+        computing: ThreadPoolExecutor,
     ) -> None:
-        self.structures, self.guard, self.settings, self.budget = structures, guard, settings, budget
+        self.structures, self.model, self.settings, self.budget = structures, model, settings, budget
         self.on_result = delivering(on_result)
+        self._thread = computing
         self.results: dict[int, ForceConstants | Failure] = {}
-        self._isolate = partial(isolate, budget=budget)
         self._waiting: list[_Supercell] = []
-        self._under_way: list[_Crystal] = []
+        self._computing: deque[Future[list[_Computed]]] = deque()
 
     def prepare(self, index: int) -> None:
         """Displace one crystal and queue its supercells."""
 
-        def displaced(indices: list[int]) -> None:
-            (i,) = indices
+        def displaced(_: list[int]) -> None:
             began = time.perf_counter()
-            crystal = _Crystal(i, displace(self.structures[i], self.settings))
-            cells = crystal.phonon.supercells_with_displacements or []
-            crystal.seconds = time.perf_counter() - began
-            self._under_way.append(crystal)
-            self._waiting.extend(_Supercell(crystal, j, cell) for j, cell in enumerate(cells))
+            phonon = displace(self.structures[index], self.settings)
+            cells = phonon.supercells_with_displacements or []
+            crystal = _Crystal(index, phonon, len(cells), seconds=time.perf_counter() - began)
+            self._waiting += [_Supercell(crystal, number, cell) for number, cell in enumerate(cells)]
 
-        self._isolate(
-            [index],
-            displaced,
-            atoms=lambda i: len(self.structures[i]),
-            unfinished=lambda i: i not in self.results,
-            fail=self._end,
-        )
+        self._alone(index, displaced)
 
-    def compute(self, *, everything: bool) -> None:
-        """Forces for full batches, or for all that waits, and force constants for the crystals completed by them."""
+    def submit(self, *, everything: bool) -> None:
+        """Send off full batches, or all that waits."""
         while self._waiting and (everything or sum(map(_size, self._waiting)) >= self.budget.max_atoms):
             batch = next(self.budget.fill(self._waiting, _size))
             self._waiting = self._waiting[len(batch) :]
-            self._isolate(
-                [item for item in batch if not item.crystal.failed],
-                lambda items: _forces(items, self.guard, self._fail),
-                atoms=_size,
-                unfinished=lambda item: item.number not in item.crystal.forces and not item.crystal.failed,
-                fail=self._fail,
-            )
-            waited_for = {item.crystal.index for item in self._waiting}
-            complete = [crystal for crystal in self._under_way if crystal.index not in waited_for]
-            self._under_way = [crystal for crystal in self._under_way if crystal.index in waited_for]
-            for crystal in complete:
-                if not crystal.failed:
-                    self._solve(crystal)
+            wanted = [item for item in batch if not item.crystal.failed]
+            self._computing.append(self._thread.submit(_forces_of, wanted, self.model, self.budget))
 
-    def _solve(self, crystal: _Crystal) -> None:
-        self._isolate(
-            [crystal],
-            lambda crystals: self._end(crystal.index, _solved(crystals[0], self.settings)),
-            atoms=lambda c: len(c.phonon.supercell),
-            unfinished=lambda c: c.index not in self.results,
-            fail=lambda c, failure: self._end(c.index, failure),
+    def collect(self, *, at_most: int) -> None:
+        """Take back the oldest batches until at most so many are computed; solve the crystals that they complete."""
+        while len(self._computing) > at_most:
+            for computed in self._computing.popleft().result():
+                self._take_back(computed)
+
+    def _take_back(self, computed: _Computed) -> None:
+        crystal = computed.item.crystal
+        crystal.seconds += computed.seconds
+        if crystal.failed:
+            return
+        if isinstance(computed.forces, Failure):
+            crystal.failed = True
+            self._end(crystal.index, computed.forces)
+            return
+        crystal.forces[computed.item.number] = computed.forces
+        if len(crystal.forces) == crystal.n_supercells:
+            self._alone(crystal.index, lambda _: self._end(crystal.index, _solved(crystal, self.settings)))
+
+    def _alone(self, index: int, compute: Callable[[list[int]], None]) -> None:
+        """Compute something of one crystal; what it raises is this crystal's failure."""
+        isolate(
+            [index],
+            compute,
+            atoms=lambda i: len(self.structures[i]),
+            budget=self.budget,
+            unfinished=lambda i: i not in self.results,
+            fail=self._end,
         )
-
-    def _fail(self, item: _Supercell, failure: Failure) -> None:
-        if not item.crystal.failed:
-            item.crystal.failed = True
-            self._end(item.crystal.index, failure)
 
     def _end(self, index: int, result: ForceConstants | Failure) -> None:
         self.results[index] = result
@@ -234,22 +252,26 @@ def _size(item: _Supercell) -> int:
     return len(item.cell)
 
 
-def _forces(batch: list[_Supercell], guard: Guard, fail: Callable[[_Supercell, Failure], None]) -> None:
-    """One call of the model for many supercells."""
-    if not batch:
-        return
-    began = time.perf_counter()
-    state = ts.initialize_state([s.cell for s in batch], guard.device, guard.dtype)
-    forces = guard(state)["forces"]
-    bad = guard.bad.tolist()
-    per_system = torch.split(forces.cpu(), [len(s.cell) for s in batch])
-    share = (time.perf_counter() - began) / len(batch)
-    for item, values, is_bad in zip(batch, per_system, bad, strict=True):
-        item.crystal.seconds += share
-        if is_bad:
-            fail(item, Failure(Reason.NOT_FINITE, f"no finite forces in displaced supercell {item.number + 1}"))
-        else:
-            item.crystal.forces[item.number] = values.numpy()
+def _forces_of(batch: list[_Supercell], model: ModelInterface, budget: Budget) -> list[_Computed]:
+    """Forces, or a Failure, for each supercell of a batch; runs beside everything else."""
+    guard = Guard(model)
+    done: dict[int, _Computed] = {}
+
+    def compute(items: list[_Supercell]) -> None:
+        began = time.perf_counter()
+        state = ts.initialize_state([item.cell for item in items], guard.device, guard.dtype)
+        forces = torch.split(guard(state)["forces"].cpu(), [_size(item) for item in items])
+        seconds = (time.perf_counter() - began) / len(items)
+        for item, values, bad in zip(items, forces, guard.bad.tolist(), strict=True):
+            not_finite = Failure(Reason.NOT_FINITE, f"no finite forces in displaced supercell {item.number + 1}")
+            done[id(item)] = _Computed(item, not_finite if bad else values.numpy(), seconds)
+
+    def fail(item: _Supercell, failure: Failure) -> None:
+        done[id(item)] = _Computed(item, failure, 0.0)
+
+    if batch:
+        isolate(batch, compute, atoms=_size, budget=budget, unfinished=lambda item: id(item) not in done, fail=fail)
+    return [done[id(item)] for item in batch]
 
 
 def _solved(crystal: _Crystal, settings: Settings) -> ForceConstants:
