@@ -22,10 +22,13 @@ _GIVE_UP_SECONDS = 10.0  # how long the end of a run waits for a count that hang
 
 @dataclass(frozen=True)
 class _State:
-    """What was last counted: crystals in all, finished, failed; finished ones per second, and seconds left."""
+    """What was last counted: crystals in all, finished, on their way, failed; finished ones per second, and seconds
+    left.
+    """
 
     total: int
     done: int
+    relaxed: int
     failed: int
     rate: float
     left: float | None
@@ -33,7 +36,8 @@ class _State:
     def tail(self) -> str:
         """Everything but the number of crystals."""
         left = "" if self.left is None else f", {timedelta(seconds=round(self.left))} left"
-        return f"{self.failed} failed, {self.rate:.3g} per second{left}"
+        relaxed = f"{self.relaxed} more relaxed, " if self.relaxed else ""
+        return f"{relaxed}{self.failed} failed, {self.rate:.3g} per second{left}"
 
 
 class Progress:
@@ -42,14 +46,22 @@ class Progress:
     Args:
         counts: number of crystals by status; called twice a second from a thread of its own. All but ``pending``
             are finished. What it raises is shown once, and does no harm to the run.
+        relaxed: number of crystals that are relaxed and not finished, so that a run is seen to move before the first
+            is finished; called as often.
         interval: seconds between two lines where there is no terminal.
         console: where to show it; standard error without it.
     """
 
     def __init__(
-        self, counts: Callable[[], Mapping[str, int]], *, interval: float = 10.0, console: Console | None = None
+        self,
+        counts: Callable[[], Mapping[str, int]],
+        *,
+        relaxed: Callable[[], int] = lambda: 0,
+        interval: float = 10.0,
+        console: Console | None = None,
     ) -> None:
         self._counts = counts
+        self._relaxed = relaxed
         self._interval = interval
         self._console = console or Console(stderr=True)
         self._bar: Bar | None = None
@@ -103,6 +115,7 @@ class Progress:
             total = sum(counts.values())
             done = total - counts.get(Status.PENDING, 0)
             failed = counts.get(Status.FAILED, 0)
+            relaxed = self._relaxed()
         except Exception as error:  # noqa: BLE001  # showing progress must not stop the run
             if not self._complained:
                 self._complained = True
@@ -112,7 +125,7 @@ class Progress:
             self._done_before = done
         seconds = time.monotonic() - self._began
         rate = max(done - self._done_before, 0) / seconds if seconds > 0 else 0.0
-        self._state = _State(total, done, failed, rate, (total - done) / rate if rate else None)
+        self._state = _State(total, done, relaxed, failed, rate, (total - done) / rate if rate else None)
 
     def _show(self) -> None:
         state = self._state

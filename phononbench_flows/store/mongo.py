@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import batched
@@ -11,6 +12,7 @@ import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel, ReplaceOne
+from pymongo.errors import PyMongoError
 
 from phononbench_flows.documents import BlobRef
 from phononbench_flows.store.blobs import Blobs
@@ -25,7 +27,9 @@ from phononbench_flows.store.collection import (
 )
 from phononbench_flows.store.connection import attempt, client, mongo_uri
 
-_LOT = 256  # documents in memory at once while a query streams
+_log = logging.getLogger(__name__)
+
+_LOT = 256  # documents in memory at once once the cursor of a query was lost
 _CHUNK_BYTES = 255 * 1024  # GridFS' own default
 _LARGEST_DOCUMENT = 16 * 1024**2
 
@@ -99,12 +103,21 @@ class MongoCollection:
         criteria = _checked(criteria)
         fields = _included(properties)
         order = [(field, int(direction)) for field, direction in sort.items()] if sort else None
-        # Only the keys are listed at once. A cursor over the documents would be lost with the server, and would die
-        # of old age under a slow reader.
-        keys = self._ask(
-            lambda c: [row["_id"] for row in c.find(criteria, {"_id": 1}, sort=order, skip=skip, limit=limit)]
-        )
-        for lot in batched(keys, _LOT):
+        which: dict[str, Any] = {"sort": order, "skip": skip, "limit": limit}
+        read: set[str] = set()
+        try:
+            for row in client(mongo_uri())[self.database][self.name].find(criteria, fields, **which):
+                key = row.pop("_id")
+                if key not in read:  # a document that changes meanwhile may come twice
+                    read.add(key)
+                    yield row
+        except PyMongoError as error:
+            # A cursor is lost with the server, and dies of old age under a slow reader.
+            _log.info("The cursor over %s was lost (%s); its keys are listed", self.name, type(error).__name__)
+        else:
+            return
+        keys = self._ask(lambda c: [row["_id"] for row in c.find(criteria, {"_id": 1}, **which)])
+        for lot in batched((key for key in keys if key not in read), _LOT):
             yield from self._lot(lot, criteria, fields)
 
     def _lot(

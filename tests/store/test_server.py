@@ -72,15 +72,17 @@ def test_queries_and_blobs_wait_for_the_server(own_mongo: MongoServer) -> None:
             restarter.join()
 
 
-def test_killed_between_the_lots_of_a_query(own_mongo: MongoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_in_the_middle_of_a_query(own_mongo: MongoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mongo, "_LOT", 8)
     with ResultsStore.open("mongo:results") as store:
-        store.put(*map(make, range(20)))
-        rows = store.query({}, ["id"])
-        first = next(rows)["id"]
+        store.put(*map(make, range(150)))  # a cursor's first batch are 101
+        rows = store.query({}, ["id"], sort={"nsites": 1}, skip=2, limit=140)
+        found = [next(rows)["id"]]
         own_mongo.kill()
         own_mongo.restart()
-        assert {first, *(row["id"] for row in rows)} == {f"gen_{number}" for number in range(20)}
+        found += [row["id"] for row in rows]
+        assert found == [row["id"] for row in store.query({}, ["id"], sort={"nsites": 1}, skip=2, limit=140)]
+        assert len(set(found)) == len(found) == 140
 
 
 def test_hanging_server(own_mongo: MongoServer, monkeypatch: pytest.MonkeyPatch) -> None:
