@@ -59,8 +59,12 @@ class RelaxationRecord(_Document):
     steps: int = Field(description="Optimizer steps over all rounds.")
     rounds: int = Field(description="Rounds begun, each with the symmetry found at its start.")
     energy_per_atom: float = Field(description="Energy after relaxation, in eV per atom.")
-    max_force: float = Field(description="Largest force on an atom after the last refinement, in eV/Å.")
-    max_stress: float = Field(description="Largest absolute component of the stress, in eV/Å^3.")
+    max_force: float = Field(
+        description="Largest force on an atom that the symmetry allows, after the last refinement, in eV/Å."
+    )
+    max_stress: float = Field(
+        description="Largest absolute component of the stress that the symmetry allows, in eV/Å^3."
+    )
     volume_change: float = Field(description="Relaxed volume over the initial one, less one.")
     refined: bool = Field(description="Whether the final cell was refined to its space group.")
 

@@ -33,6 +33,7 @@ class Browser:
         self._numbers = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--no-first-run"]
+        flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         size_flag = f"--window-size={size[0]},{size[1]}"
         self._process = subprocess.Popen(
             [CHROMIUM, *flags, size_flag, f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"],

@@ -37,6 +37,13 @@ class Symmetric:
     maps: torch.Tensor
 
 
+def without_symmetry(structure: Structure) -> Symmetric:
+    """A crystal as it stands, of which no symmetry is kept."""
+    return Symmetric(
+        structure, torch.eye(3, dtype=torch.float64)[None], torch.arange(len(structure), dtype=torch.int64)[None]
+    )
+
+
 @dataclass(frozen=True)
 class Sight:
     """How one crystal of the batch stands.
@@ -112,7 +119,8 @@ class FireBatch:
             self._bad = self._guard.bad
 
 
-def _at_rest(starts: Sequence[Symmetric], guard: Guard) -> CellFireState:
+def symmetric_state(starts: Sequence[Symmetric], guard: Guard) -> ts.SimState:
+    """A state of these crystals, constrained to their symmetries."""
     state = ts.io.structures_to_state([s.structure for s in starts], device=guard.device, dtype=guard.dtype)
     # torch-sim keeps symmetry in a loop over systems: leave out those that have none.
     constrained = [i for i, s in enumerate(starts) if len(s.rotations) > 1]
@@ -123,6 +131,11 @@ def _at_rest(starts: Sequence[Symmetric], guard: Guard) -> CellFireState:
             system_idx=torch.tensor(constrained, device=state.device),
         )
         state.constraints = [constraint]
+    return state
+
+
+def _at_rest(starts: Sequence[Symmetric], guard: Guard) -> CellFireState:
+    state = symmetric_state(starts, guard)
     resting = cast("CellFireState", fire_init(state, guard, dt_start=_DT_AT_REST, cell_filter=ts.CellFilter.frechet))
     resting.set_constrained_forces(resting.forces)
     # torch-sim marks the start by NaN, and treats it in another way if all start together.

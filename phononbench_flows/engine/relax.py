@@ -15,12 +15,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch_sim as ts
 from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, isolate
-from phononbench_flows.engine.fire import FireBatch, Sight, Symmetric, symmetric
+from phononbench_flows.engine.fire import (
+    FireBatch,
+    Sight,
+    Symmetric,
+    symmetric,
+    symmetric_state,
+    without_symmetry,
+)
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import Relaxation
 
@@ -35,7 +41,8 @@ class Relaxed:
 
     Attributes:
         steps, rounds: FIRE steps over all rounds, and the rounds.
-        energy_per_atom: eV; max_force: eV/Å; max_stress: largest component, eV/Å^3; of ``structure`` itself.
+        energy_per_atom: eV; max_force: eV/Å; max_stress: largest component, eV/Å^3; of ``structure`` itself, as far as
+            its symmetry allows them.
         volume_change: relaxed volume over the initial one, less one.
         refined: False where the refinement disturbed the forces in the last round and was left out.
         seconds: this crystal's share of the wall time.
@@ -186,7 +193,7 @@ class _Flight:
         for task in arrived:
             task.start = symmetric(task.current, self.settings.symprec)
         again = []
-        for task, refined in zip(arrived, _evaluate([t.start.structure for t in arrived], self.guard), strict=True):
+        for task, refined in zip(arrived, _evaluate([t.start for t in arrived], self.guard), strict=True):
             good = refined.largest <= self.settings.accept_force
             last = task.rounds == self.settings.rounds
             if good and (task.reached or last):
@@ -199,7 +206,7 @@ class _Flight:
 
     def _unrefined(self, task: _Task) -> Relaxed | Failure:
         """The refinement spoils it, or it never came to rest: as it stands, without refinement, may still do."""
-        (plain,) = _evaluate([task.current], self.guard)
+        (plain,) = _evaluate([without_symmetry(task.current)], self.guard)
         if plain.largest <= self.settings.accept_force:
             return _relaxed(task, task.current, plain, refined=False)
         text = f"largest force {plain.largest:.4g} eV/Å after {task.steps} steps in {task.rounds} rounds"
@@ -239,13 +246,21 @@ def _relaxed(task: _Task, structure: Structure, evaluated: _Evaluated, *, refine
     )
 
 
-def _evaluate(structures: list[Structure], guard: Guard) -> list[_Evaluated]:
-    state = ts.io.structures_to_state(structures, device=guard.device, dtype=guard.dtype)
+def _evaluate(crystals: list[Symmetric], guard: Guard) -> list[_Evaluated]:
+    """Energy, forces and stress, of which only what the crystal's symmetry allows counts.
+
+    That is what FIRE sees, and by what the released scripts accept a crystal. A potential may leave more: SevenNet-0 is
+    not invariant under reflections, and leaves forces that break a mirror plane by up to 0.01 eV/Å.
+    """
+    state = symmetric_state(crystals, guard)
     output = guard(state)
-    forces = torch.zeros(len(structures), dtype=guard.dtype, device=guard.device).scatter_reduce(
-        0, state.system_idx, output["forces"].norm(dim=1), reduce="amax"
+    atomic, stress = output["forces"], output["stress"]
+    for constraint in state.constraints:
+        constraint.adjust_forces(state, atomic)
+        constraint.adjust_stress(state, stress)
+    forces = torch.zeros(len(crystals), dtype=guard.dtype, device=guard.device).scatter_reduce(
+        0, state.system_idx, atomic.norm(dim=1), reduce="amax"
     )
-    stress = output["stress"]
     per_atom = torch.linalg.det(state.cell).abs() / state.n_atoms_per_system
     largest = torch.maximum(forces, (stress * per_atom[:, None, None]).norm(dim=2).amax(dim=1))
     largest = torch.where(guard.bad, torch.inf, largest)

@@ -50,6 +50,22 @@ def test_keeps_and_refines_the_symmetry(cu3au):
     assert relaxed(result).refined
 
 
+def test_forces_that_the_symmetry_forbids_do_not_count(cu3au, low_symmetry):
+    class Lopsided(Toy):
+        """Pulls gold to one side, as a potential may that is not invariant under reflections."""
+
+        def forward(self, state, **kwargs):
+            output = super().forward(state, **kwargs)
+            output["forces"][state.atomic_numbers == 79, 0] += 0.02
+            return output
+
+    for structure in (cu3au, low_symmetry):
+        (result,) = relax([structure], Lopsided(), PAPER)
+        assert relaxed(result).max_force <= PAPER.accept_force
+    (result,) = relax([cu3au], Lopsided(), PAPER)
+    assert (spacegroup(relaxed(result).structure), relaxed(result).rounds) == (221, 1)
+
+
 def test_a_crystal_does_not_depend_on_its_neighbours(fcc, cu3au, low_symmetry):
     together = relax([fcc, low_symmetry, cu3au], Toy(), PAPER)
     (alone,) = relax([low_symmetry], Toy(), PAPER)
