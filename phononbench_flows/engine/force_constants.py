@@ -167,7 +167,6 @@ def force_constants(
         for index in range(len(structures)):
             run.prepare(index)
             run.submit(everything=index == len(structures) - 1)
-            run.collect(at_most=_AHEAD)
         run.collect(at_most=0)
     finally:  # what waits is not begun if something went wrong
         computing.shutdown(cancel_futures=True)
@@ -210,8 +209,8 @@ class _Run:
         while self._waiting and (everything or sum(map(_size, self._waiting)) >= self.budget.max_atoms):
             batch = next(self.budget.fill(self._waiting, _size))
             self._waiting = self._waiting[len(batch) :]
-            wanted = [item for item in batch if not item.crystal.failed]
-            self._computing.append(self._thread.submit(_forces_of, wanted, self.model, self.budget))
+            self._computing.append(self._thread.submit(_forces_of, batch, self.model, self.budget))
+            self.collect(at_most=_AHEAD)
 
     def collect(self, *, at_most: int) -> None:
         """Take back the oldest batches until at most so many are computed; solve the crystals that they complete."""
@@ -253,7 +252,8 @@ def _size(item: _Supercell) -> int:
 
 
 def _forces_of(batch: list[_Supercell], model: ModelInterface, budget: Budget) -> list[_Computed]:
-    """Forces, or a Failure, for each supercell of a batch; runs beside everything else."""
+    """Forces, or a Failure, for each supercell of a batch whose crystal has not failed; runs beside everything else."""
+    wanted = [item for item in batch if not item.crystal.failed]
     guard = Guard(model)
     done: dict[int, _Computed] = {}
 
@@ -269,9 +269,9 @@ def _forces_of(batch: list[_Supercell], model: ModelInterface, budget: Budget) -
     def fail(item: _Supercell, failure: Failure) -> None:
         done[id(item)] = _Computed(item, failure, 0.0)
 
-    if batch:
-        isolate(batch, compute, atoms=_size, budget=budget, unfinished=lambda item: id(item) not in done, fail=fail)
-    return [done[id(item)] for item in batch]
+    if wanted:
+        isolate(wanted, compute, atoms=_size, budget=budget, unfinished=lambda item: id(item) not in done, fail=fail)
+    return [done[id(item)] for item in wanted]
 
 
 def _solved(crystal: _Crystal, settings: Settings) -> ForceConstants:

@@ -79,6 +79,14 @@ def test_one_bad_crystal_harms_no_other(fcc, cu3au, atoms):
     assert np.allclose(results[3].array, alone.array, atol=1e-9)
 
 
+def test_a_crystal_that_has_failed_is_not_computed_further(low_symmetry):
+    calls: list[int] = []
+    crystals = [with_species(low_symmetry, "Kr"), low_symmetry]
+    n_supercells = len(displace(low_symmetry, PAPER).supercells_with_displacements)
+    force_constants(crystals, Toy(lambda state: calls.append(state.n_systems)), PAPER, budget=Budget(1))
+    assert sum(calls) < n_supercells + 6
+
+
 def test_memory_that_runs_out_makes_smaller_batches(cu3au):
     budget = Budget(1000)
     results = force_constants([cu3au] * 3, limited(40), PAPER, budget=budget)
