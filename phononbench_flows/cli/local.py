@@ -28,11 +28,8 @@ from phononbench_flows.cli.common import (
     slug,
     stop,
 )
-from phononbench_flows.outcomes import Stage, Status
 from phononbench_flows.potentials import DEFAULT, PotentialError
 from phononbench_flows.protocol import PRESETS, Protocol
-
-_UNDER_WAY = (Stage.RELAXED.value, Stage.FORCE_CONSTANTS.value)
 
 potentials_app = typer.Typer(help="List interatomic potentials, and fetch their weights.")
 app.add_typer(potentials_app, name="potentials")
@@ -89,9 +86,9 @@ def run(
                 f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run", style="dim"
             )
             criteria = {"set": set_name, "protocol_id": crystals.protocol_id}
-            under_way = criteria | {"status": Status.PENDING.value, "stage": {"$in": [*_UNDER_WAY]}}
             with Progress(
-                lambda: store.status_counts(set_name, crystals.protocol_id), relaxed=lambda: store.count(under_way)
+                lambda: store.status_counts(set_name, crystals.protocol_id),
+                stages=lambda: store.stage_counts(set_name, crystals.protocol_id),
             ):
                 run_here(crystals, found.keys, store, loaded, batch_atoms)
             table = write_results(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from phononbench_flows.documents import CrystalDocument, SetDocument
+from phononbench_flows.outcomes import Status
 from phononbench_flows.store.blobs import Blobs, BlobStore
 from phononbench_flows.store.collection import Collection, Criteria, Properties, SortSpec, StoreError, refuse_non_finite
 from phononbench_flows.store.mongo import CRYSTAL_INDEXES, SET_INDEXES, GridFSBlobs, MongoCollection
@@ -137,6 +138,11 @@ class ResultsStore:
     def status_counts(self, set_name: str, protocol_id: str) -> dict[str, int]:
         """Number of crystals of a set under a protocol for every status that occurs; milliseconds."""
         return self._crystals.tally("status", {"set": set_name, "protocol_id": protocol_id})
+
+    def stage_counts(self, set_name: str, protocol_id: str) -> dict[str, int]:
+        """Number of crystals that wait, for every stage that they have completed; milliseconds."""
+        waiting = {"set": set_name, "protocol_id": protocol_id, "status": Status.PENDING.value}
+        return self._crystals.tally("stage", waiting)
 
     def put_set(self, doc: SetDocument) -> None:
         """Write what is known of a set, in place of what was. Sets ``updated_at``.

@@ -30,7 +30,7 @@ from phononbench_flows.store.collection import (
     refuse_code,
 )
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the layout on disk. It grows when an older program could no longer read the directory."""
 
 BUSY_SECONDS = 60.0
@@ -40,14 +40,14 @@ SortSpec = Mapping[str, Sort | int]
 
 _CHUNK = 256  # documents in memory at once while a query streams
 # Statements are put together (S608) from these names and literals alone; whatever the caller gives is a parameter.
-_INDEXED = ("key", "id", "set", "status", "protocol_id")
+_INDEXED = ("key", "id", "set", "status", "protocol_id", "stage")
 _SCHEMA = (
     (
         'CREATE TABLE documents (number INTEGER PRIMARY KEY, "key" TEXT NOT NULL UNIQUE, "id" TEXT, "set" TEXT, '
-        '"status" TEXT, "protocol_id" TEXT, document TEXT NOT NULL)'
+        '"status" TEXT, "protocol_id" TEXT, "stage" TEXT, document TEXT NOT NULL)'
     ),
     # The first index alone answers how many crystals of a set came how far.
-    'CREATE INDEX by_set ON documents ("set", "protocol_id", "status")',
+    'CREATE INDEX by_set ON documents ("set", "protocol_id", "status", "stage")',
     'CREATE INDEX by_status ON documents ("status")',
     'CREATE INDEX by_protocol ON documents ("protocol_id")',
     'CREATE INDEX by_id ON documents ("id")',
@@ -55,9 +55,10 @@ _SCHEMA = (
 )
 # Keeping the row (not REPLACE) keeps its number, and so the order in which documents first came.
 _UPSERT = (
-    'INSERT INTO documents ("key", "id", "set", "status", "protocol_id", document) VALUES (?, ?, ?, ?, ?, ?) '
-    'ON CONFLICT ("key") DO UPDATE SET "id" = excluded."id", "set" = excluded."set", "status" = excluded."status", '
-    '"protocol_id" = excluded."protocol_id", document = excluded.document'
+    'INSERT INTO documents ("key", "id", "set", "status", "protocol_id", "stage", document) '
+    'VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT ("key") DO UPDATE SET "id" = excluded."id", "set" = excluded."set", '
+    '"status" = excluded."status", "protocol_id" = excluded."protocol_id", "stage" = excluded."stage", '
+    "document = excluded.document"
 )
 
 
@@ -434,9 +435,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     with _exclusive(connection):
         # Asked again, since another process may have made the tables meanwhile.
         version = _version(connection)
-        if version > LAYOUT:
-            raise StoreError(f"{path} was written by a newer version (layout {version}, this one knows {LAYOUT}).")
-        if version < LAYOUT:
+        if version not in {0, LAYOUT}:
+            raise StoreError(f"{path} was written by another version (layout {version}, this one knows {LAYOUT}).")
+        if version == 0:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise StoreError(f"{path} is an SQLite file, but no results store.")
             for statement in _SCHEMA:

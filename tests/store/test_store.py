@@ -251,6 +251,8 @@ def test_round_trip(store: ResultsStore) -> None:
     assert store.get("nobody") is None
     assert store.status_counts("left", "p") == {"unstable": 3, "pending": 3}
     assert store.status_counts("left", "q") == {}
+    assert sum(store.stage_counts("left", "p").values()) == 3
+    assert store.stage_counts("left", "q") == {}
     assert sorted(store.distinct("elements", {"set": "right"})) == ["N", "O", "Sr", "Ti"]
     before = docs[3].updated_at
     docs[3].status = Status.FAILED
@@ -514,7 +516,9 @@ def test_store_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster_spec() == full_spec("mongo")
 
 
-@pytest.mark.parametrize("statements", ["PRAGMA user_version = 2", "CREATE TABLE other (x)"])
+@pytest.mark.parametrize(
+    "statements", ["PRAGMA user_version = 1", "PRAGMA user_version = 99", "CREATE TABLE other (x)"]
+)
 def test_foreign_layouts_are_refused(tmp_path: Path, statements: str) -> None:
     connection = sqlite3.connect(tmp_path / "results.sqlite")
     connection.execute(statements)
