@@ -6,7 +6,7 @@ Frequencies are in THz, imaginary ones negative.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,10 @@ _FIELDS = {
     **{f"{q_points}_thz": f"phonon.{q_points}.frequency" for q_points in Q_POINTS},
     "condition": "condition",
 }
+# What they were judged by, the same in all rows of a table.
+_JUDGE = {"protocol_id": "protocol_id", "protocol_name": "protocol_name", "potential": "potential.name"}
 _COUNTS = ("nsites", "nelements", "space_group")
-_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial")
+_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", *_JUDGE)
 
 
 class SelectionError(ValueError):
@@ -91,15 +93,12 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     Raises:
         SelectionError: no such crystals, a set without any, or several protocols to choose from.
     """
-    criteria: dict[str, Any] = {"set": {"$in": list(sets)}} if sets else {}
-    judge = _judge(store, criteria, protocol)
-    criteria["protocol_id"] = judge.protocol_id
-    columns: dict[str, list[Any]] = {name: [] for name in _FIELDS}
-    paths = {name: field.split(".") for name, field in _FIELDS.items()}
-    for document in store.query(criteria, list(_FIELDS.values())):
-        for name, path in paths.items():
-            columns[name].append(_at(document, path))
-    rows = _frame(columns)
+    wanted: dict[str, Any] = {"set": {"$in": list(sets)}} if sets else {}
+    chosen = wanted | ({"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]} if protocol else {})
+    # Once through the store, and then what the rows are judged by: a large one takes its time.
+    rows = _read(store, chosen, _FIELDS | _JUDGE)
+    judge = _judge(rows, lambda: _read(store, wanted, _JUDGE), protocol)
+    rows = rows.drop(columns=[*_JUDGE])
     missing = [name for name in sets or () if not (rows["set"] == name).any()]
     if missing:
         raise SelectionError(f"no crystals of set {missing[0]!r} under protocol {judge}")
@@ -110,21 +109,30 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     return Crystals(rows, described, judge)
 
 
-def _judge(store: ResultsStore, criteria: dict[str, Any], protocol: str | None) -> Judge:
-    """The one protocol that is meant."""
-    found = []
-    for protocol_id in store.distinct("protocol_id", criteria):
-        wanted = ["protocol_name", "potential.name"]
-        row = next(store.query({**criteria, "protocol_id": protocol_id}, wanted, limit=1))
-        found.append(Judge(protocol_id, row["protocol_name"], row["potential"]["name"]))
-    chosen = [judge for judge in found if protocol in {None, judge.protocol_id, judge.protocol_name}]
+def _read(store: ResultsStore, criteria: dict[str, Any], fields: Mapping[str, str]) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {name: [] for name in fields}
+    paths = {name: field.split(".") for name, field in fields.items()}
+    for document in store.query(criteria, list(fields.values())):
+        for name, path in paths.items():
+            columns[name].append(_at(document, path))
+    return _frame(columns)
+
+
+def _judge(rows: pd.DataFrame, everything: Callable[[], pd.DataFrame], protocol: str | None) -> Judge:
+    """The one protocol of these rows; ``everything`` gives the rows of whatever protocol."""
+    chosen = _judges(rows)
+    if len(chosen) == 1:
+        return chosen[0]
+    found = chosen or _judges(everything())
     if not found:
         raise SelectionError("no such crystals in the store")
-    if len(chosen) != 1:
-        several = "; ".join(map(str, chosen or found))
-        said = f"no crystals under protocol {protocol!r}, only under" if not chosen else "choose one protocol:"
-        raise SelectionError(f"{said} {several}")
-    return chosen[0]
+    said = "choose one protocol:" if chosen else f"no crystals under protocol {protocol!r}, only under"
+    raise SelectionError(f"{said} {'; '.join(map(str, found))}")
+
+
+def _judges(rows: pd.DataFrame) -> list[Judge]:
+    distinct = rows[[*_JUDGE]].drop_duplicates().sort_values("protocol_id")
+    return [Judge(*map(str, row)) for row in distinct.itertuples(index=False)]
 
 
 def _at(document: Mapping[str, Any], path: Sequence[str]) -> Any:

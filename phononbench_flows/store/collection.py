@@ -30,6 +30,10 @@ class Collection(Protocol):
     def close(self) -> None:
         """Let go of this process' own connections. The collection connects again when it is used again."""
 
+    def is_empty(self) -> bool:
+        """Whether there is no document; answered at once."""
+        ...
+
     def query(
         self,
         criteria: Criteria | None = None,

@@ -91,6 +91,10 @@ class MongoCollection:
     def close(self) -> None:
         """Nothing: the connection belongs to the process, not to the collection."""
 
+    def is_empty(self) -> bool:
+        """Whether there is no document, by the collection's metadata."""
+        return not self._ask(lambda collection: collection.estimated_document_count())
+
     def query(
         self,
         criteria: Criteria | None = None,

@@ -78,7 +78,7 @@ class ResultsStore:
             blobs = GridFSBlobs(database) if place == "gridfs" else BlobStore(place)
             store = cls(full, crystals, MongoCollection(database, "sets", SET_INDEXES), blobs)
         crystals.connect()
-        if next(crystals.query(properties=["key"], limit=1), None) is None:
+        if crystals.is_empty():
             store.create_indexes()
         return store
 

@@ -211,6 +211,10 @@ class SQLiteStore(Store):
             return self._select(f"SELECT count(*) FROM documents WHERE {where}", parameters)[0][0]  # noqa: S608
         return sum(1 for _ in self._matching(criteria))
 
+    def is_empty(self) -> bool:
+        """Whether there is no document."""
+        return not self._select("SELECT EXISTS (SELECT 1 FROM documents)", [])[0][0]
+
     def tally(self, field: str, criteria: Criteria) -> dict[str, int]:
         """Number of documents for every value of a field, answered from an index in milliseconds.
 
