@@ -8,14 +8,14 @@ that does not come up is an error.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import sysconfig
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -59,11 +59,11 @@ class MongoServer:
             self._start()
 
     def _start(self) -> None:
-        program = shutil.which("secantusd-py", path=sysconfig.get_path("scripts"))
-        if program is None:
+        if find_spec("secantus") is None:
             raise RuntimeError("SecantusDB is not installed; set PHONONBENCH_TEST_MONGO_URI to use another server.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [program, "--port", str(self.port), "--storage-path", str(self.folder), "--log-level", "WARNING"]
+        command = [sys.executable, str(Path(__file__).with_name("secantus_server.py")), "--port", str(self.port)]
+        command += ["--storage-path", str(self.folder), "--log-level", "WARNING"]
         # Without it, a write that was acknowledged is lost with a killed server; a mongod keeps it.
         command.append("--sync-on-commit")
         if self._auth:

@@ -127,6 +127,19 @@ def race(target: Callable[..., None], count: int, *arguments: Any) -> None:
     assert [process.exitcode for process in processes] == [0] * count
 
 
+def take_ids(worker: int, database: str) -> None:
+    for _ in range(40):
+        taken = client()[database].ids.find_one_and_update({}, {"$inc": {"next": 1}})
+        client()[database].taken.insert_one({"id": taken["next"]})
+
+
+def test_the_server_hands_out_no_id_twice(mongo_database: str) -> None:
+    # FireWorks' own way, without which nothing that is said of several workers here would mean anything.
+    client()[mongo_database].ids.insert_one({"next": 0})
+    race(take_ids, 4, mongo_database)
+    assert sorted(row["id"] for row in client()[mongo_database].taken.find()) == list(range(160))
+
+
 def put_all(worker: int, database: str) -> None:
     with ResultsStore.open(f"mongo:{database}") as store:
         for number in range(25):
