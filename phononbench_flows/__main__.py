@@ -1,5 +1,5 @@
 """``python -m phononbench_flows`` is the command ``phononbench``."""
 
-from phononbench_flows.cli import app
+from phononbench_flows.cli import main
 
-app()
+main()

@@ -31,7 +31,7 @@ from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstants as Settings
 
 # Batches sent off while others are displaced and solved, so that the potential never waits.
-_AHEAD = 2
+_AHEAD = 3
 
 _PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
 
@@ -161,7 +161,8 @@ def force_constants(
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished, in the caller's thread.
     """
-    computing = ThreadPoolExecutor(1, "forces")
+    # Only a model that says so may be called by several threads; see OnCores.
+    computing = ThreadPoolExecutor(getattr(model, "concurrent_calls", 1), "forces")
     try:
         run = _Run(structures, model, settings, budget or Budget.for_device(model.device), on_result, computing)
         for index in range(len(structures)):
@@ -187,7 +188,7 @@ class _Run:
     ) -> None:
         self.structures, self.model, self.settings, self.budget = structures, model, settings, budget
         self.on_result = delivering(on_result)
-        self._thread = computing
+        self._threads = computing
         self.results: dict[int, ForceConstants | Failure] = {}
         self._waiting: list[_Supercell] = []
         self._computing: deque[Future[list[_Computed]]] = deque()
@@ -209,7 +210,7 @@ class _Run:
         while self._waiting and (everything or sum(map(_size, self._waiting)) >= self.budget.max_atoms):
             batch = next(self.budget.fill(self._waiting, _size))
             self._waiting = self._waiting[len(batch) :]
-            self._computing.append(self._thread.submit(_forces_of, batch, self.model, self.budget))
+            self._computing.append(self._threads.submit(_forces_of, batch, self.model, self.budget))
             self.collect(at_most=_AHEAD)
 
     def collect(self, *, at_most: int) -> None:

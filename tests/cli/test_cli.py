@@ -122,11 +122,21 @@ def test_protocols_are_printed_as_files_to_change():
     assert '"symprec"' in invoke("protocol", "--schema").output
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["protocol", "nosuch"], 2), (["nosuch"], 2)])
+def test_exit_codes_and_the_last_words_of_a_process(arguments, code):
+    done = subprocess.run(
+        [sys.executable, "-m", "phononbench_flows", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert ("phononbench-flows " in done.stdout) == (code == 0)
+    assert ("nosuch" in done.stderr) == (code == 2)
+
+
 # -- killed and started again ----------------------------------------------------------------------------------
 
 
 def command(crystals: Path, out: Path) -> list[str]:
-    script = "import sys; from phononbench_flows.cli import app; app()"
+    script = "from phononbench_flows.cli import main; main()"
     arguments = ["run", str(crystals), "--set", "toys", "--potential", TOY, "--out", str(out), "--batch-atoms", "40"]
     return [sys.executable, "-W", "ignore", "-c", script, *arguments]
 
