@@ -237,14 +237,7 @@ class SQLiteStore(Store):
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """Documents that match, in the order in which they first came unless sorted.
-
-        Args:
-            criteria: MongoDB filter.
-            properties: fields to include, dotted paths allowed; all by default.
-            sort: fields and directions (1 or -1), dotted paths allowed; missing values come first in ascending order.
-            skip: matching documents to leave out at the start.
-            limit: largest number of documents; 0 for all.
+        """Documents that match, in the order in which they first came unless sorted; see ``Collection.query``.
 
         Raises:
             StoreError: at the first document, if the query cannot be answered.
