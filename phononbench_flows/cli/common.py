@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -70,6 +71,9 @@ def main(
     # Imports make millions of objects that stay. To look through them for garbage again and again took 2.4 of the 18 s
     # in which torch, SevenNet and the rest are loaded.
     gc.set_threshold(100_000, 50, 50)
+    # What SevenNet asks of torch, and jobflow of monty, is not for our users to mend.
+    for message in ("`torch.jit.script` is deprecated", "cd is deprecated"):
+        warnings.filterwarnings("ignore", message, FutureWarning)
 
 
 def stop(message: str) -> NoReturn:
