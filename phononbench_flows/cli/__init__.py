@@ -19,7 +19,9 @@ def main() -> None:
     try:
         app()
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 0
+        if not isinstance(ended.code, int | None):  # a sentence, which Python prints
+            raise
+        code = ended.code or 0
     atexit._run_exitfuncs()  # noqa: SLF001 (as multiprocessing does at the end of its processes)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -203,7 +203,7 @@ class _Run:
             crystal = _Crystal(index, phonon, len(cells), seconds=time.perf_counter() - began)
             self._waiting += [_Supercell(crystal, number, cell) for number, cell in enumerate(cells)]
 
-        self._alone(index, displaced)
+        self._alone(index, displaced, len(self.structures[index]))
 
     def submit(self, *, everything: bool) -> None:
         """Send off full batches, or all that waits."""
@@ -230,14 +230,15 @@ class _Run:
             return
         crystal.forces[computed.item.number] = computed.forces
         if len(crystal.forces) == crystal.n_supercells:
-            self._alone(crystal.index, lambda _: self._end(crystal.index, _solved(crystal, self.settings)))
+            atoms = len(crystal.phonon.supercell)
+            self._alone(crystal.index, lambda _: self._end(crystal.index, _solved(crystal, self.settings)), atoms)
 
-    def _alone(self, index: int, compute: Callable[[list[int]], None]) -> None:
-        """Compute something of one crystal; what it raises is this crystal's failure."""
+    def _alone(self, index: int, compute: Callable[[list[int]], None], atoms: int) -> None:
+        """Compute something of one crystal, with so many atoms; what it raises is this crystal's failure."""
         isolate(
             [index],
             compute,
-            atoms=lambda i: len(self.structures[i]),
+            atoms=lambda _: atoms,
             budget=self.budget,
             unfinished=lambda i: i not in self.results,
             fail=self._end,
