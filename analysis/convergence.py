@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from phononbench_flows.analysis.plots import convergence_plot
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import convergence_table, funnel_table
+from phononbench_flows.tables.frames import convergence_table, funnel_table
+from phononbench_flows.tables.plots import convergence_plot
+from phononbench_flows.tables.scripts import opened, parser
 
 SHOWN = (100, 400, 1000, 4000, 10000)
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis.plots import element_plot
-from phononbench_flows.analysis.published import beside, read_published
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import element_table
+from phononbench_flows.tables.frames import element_table
+from phononbench_flows.tables.plots import element_plot
+from phononbench_flows.tables.published import beside, read_published
+from phononbench_flows.tables.scripts import opened, parser
 
 PUBLISHED = Path(__file__).parent / "published"
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from phononbench_flows.analysis.plots import failure_plot
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import failure_table
+from phononbench_flows.tables.frames import failure_table
+from phononbench_flows.tables.plots import failure_plot
+from phononbench_flows.tables.scripts import opened, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from phononbench_flows.analysis.plots import funnel_plot
-from phononbench_flows.analysis.published import beside, read_published
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import funnel_table, total
+from phononbench_flows.tables.frames import funnel_table, total
+from phononbench_flows.tables.plots import funnel_plot
+from phononbench_flows.tables.published import beside, read_published
+from phononbench_flows.tables.scripts import opened, parser
 
 PUBLISHED = Path(__file__).parent / "published"
 COUNTS = ["relaxed", "stable", "accepted", "unique", "generated"]

@@ -6,10 +6,10 @@ Speeds are those of the hardware named, at whatever batch size was used.
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis.plots import speed_plot
-from phononbench_flows.analysis.published import beside, read_published
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import speed_table
+from phononbench_flows.tables.frames import speed_table
+from phononbench_flows.tables.plots import speed_plot
+from phononbench_flows.tables.published import beside, read_published
+from phononbench_flows.tables.scripts import opened, parser
 
 PUBLISHED = Path(__file__).parent / "published"
 

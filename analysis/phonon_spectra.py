@@ -6,9 +6,9 @@ A crystal is chosen by its id, or by its reduced formula, which may stand for se
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis.published import beside, read_published
-from phononbench_flows.analysis.scripts import opened, parser
 from phononbench_flows.results.show import draw
+from phononbench_flows.tables.published import beside, read_published
+from phononbench_flows.tables.scripts import opened, parser
 
 PUBLISHED = Path(__file__).parent / "published"
 SHOWN = ["formula", "id", "set", "status", "crystal_system", "path_thz", "commensurate_thz", "mesh_thz"]

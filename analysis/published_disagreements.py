@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from phononbench_flows.analysis.published import disagreements
-from phononbench_flows.analysis.scripts import publish
+from phononbench_flows.tables.published import disagreements
+from phononbench_flows.tables.scripts import publish
 
 PUBLISHED = Path(__file__).parent / "published"
 

@@ -5,9 +5,9 @@ The paper gives these figures without numbers.
 
 from collections.abc import Sequence
 
-from phononbench_flows.analysis.plots import groups_plot
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import breakdown
+from phononbench_flows.tables.frames import breakdown
+from phononbench_flows.tables.plots import groups_plot
+from phononbench_flows.tables.scripts import opened, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

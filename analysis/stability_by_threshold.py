@@ -5,9 +5,9 @@ The table that is printed is for the q-points that the protocol looks at, the CS
 
 from collections.abc import Sequence
 
-from phononbench_flows.analysis.plots import threshold_plot
-from phononbench_flows.analysis.scripts import opened, parser
-from phononbench_flows.analysis.tables import threshold_table
+from phononbench_flows.tables.frames import threshold_table
+from phononbench_flows.tables.plots import threshold_plot
+from phononbench_flows.tables.scripts import opened, parser
 
 SHOWN = (-1e-7, -1e-5, -1e-3, -1e-2, -0.1, -1.0)
 

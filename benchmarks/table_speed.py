@@ -92,10 +92,10 @@ def fill(spec: str, number: int) -> None:
 
 def measure(spec: str, out: Path) -> None:
     """Read the crystals, make every table and figure, and print what each took."""
-    from phononbench_flows.analysis import plots, tables
-    from phononbench_flows.analysis.rows import read_crystals
-    from phononbench_flows.analysis.table_files import write_table
     from phononbench_flows.store import ResultsStore
+    from phononbench_flows.tables import frames, plots
+    from phononbench_flows.tables.files import write_table
+    from phononbench_flows.tables.rows import read_crystals
 
     began = last = (time.perf_counter(), time.process_time())
 
@@ -112,28 +112,28 @@ def measure(spec: str, out: Path) -> None:
     with ResultsStore.open(spec) as store:
         crystals = read_crystals(store)
     done(f"read {len(crystals.rows)} crystals")
-    funnels = tables.funnel_table(crystals)
+    funnels = frames.funnel_table(crystals)
     done("funnels", funnels, plots.funnel_plot(funnels))
     done("rates", funnels, plots.rates_plot(funnels))
-    done("ranking turns", tables.ranking_turns(funnels))
-    done("pairs", tables.pair_table(funnels))
-    done("samples needed", tables.samples_table(funnels))
-    found = tables.threshold_table(crystals)
+    done("ranking turns", frames.ranking_turns(funnels))
+    done("pairs", frames.pair_table(funnels))
+    done("samples needed", frames.samples_table(funnels))
+    found = frames.threshold_table(crystals)
     done("thresholds", found, plots.threshold_plot(found))
-    found = tables.convergence_table(funnels)
+    found = frames.convergence_table(funnels)
     done("convergence", found, plots.convergence_plot(found))
-    found = tables.failure_table(crystals)
+    found = frames.failure_table(crystals)
     done("failures", found, plots.failure_plot(found))
     for by in ("crystal_system", "nelements"):
-        found = tables.breakdown(crystals, by)
+        found = frames.breakdown(crystals, by)
         done(by, found, plots.groups_plot(found, by))
-    found = tables.condition_table(crystals, "band_gap")
+    found = frames.condition_table(crystals, "band_gap")
     done("band gap", found, plots.groups_plot(found, "band_gap"))
-    found = tables.element_table(crystals)
+    found = frames.element_table(crystals)
     done("elements", found, plots.element_plot(found))
-    found = tables.speed_table(crystals.sets.values())
+    found = frames.speed_table(crystals.sets.values())
     done("speed", found, plots.speed_plot(found))
-    found = tables.architecture_table(crystals.sets.values())
+    found = frames.architecture_table(crystals.sets.values())
     done("architectures", found, plots.parameters_plot(found))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"| all, peak memory {peak:.0f} MB | {last[0] - began[0]:.2f} | {last[1] - began[1]:.2f} |")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ from pkgutil import resolve_name
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
+
+from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +44,7 @@ _DOWNLOAD_TIMEOUT_S = 60.0
 _ONE_AT_A_TIME = Lock()
 
 
-class PotentialError(RuntimeError):
+class PotentialError(PhononBenchError):
     """A potential that cannot be used here; the message says what to do about it."""
 
 
@@ -301,9 +303,9 @@ def _load(name: str, device: str) -> Potential:
     if model.dtype != torch.float64:
         model = _in_float64(model)
     if device == "cpu" and checkpoint.source.threads and torch.get_num_threads() > 1:
-        from phononbench_flows.engine.cores import OnCores
+        from phononbench_flows.engine.threaded import ThreadedModel
 
-        model = OnCores(model, torch.get_num_threads())
+        model = ThreadedModel(model, torch.get_num_threads())
     return Potential(
         name=name,
         model=model,
@@ -388,12 +390,8 @@ def fetch(name: str) -> Path:
         raise PotentialError(f"{source.download.url} cannot be downloaded: {error}") from error
     if _git_blob(data) != source.download.git_blob:
         raise PotentialError(f"{source.download.url} did not send the published checkpoint; nothing was written")
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
     return path
 
 

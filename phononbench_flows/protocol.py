@@ -18,11 +18,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from phononbench_flows.errors import PhononBenchError
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class ProtocolError(ValueError):
+class ProtocolError(PhononBenchError):
     """A protocol that cannot be used: an unknown name, an unknown key, or a value out of range."""
 
 
@@ -30,7 +32,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Screening(_Part):
+class ScreeningSettings(_Part):
     """What is rejected before any computing, and what counts as the same crystal."""
 
     max_atoms: Count = Field(200, description="Largest number of atoms in the cell as given.")
@@ -44,7 +46,7 @@ class Screening(_Part):
     angle_tol: Positive = Field(5.0, description="StructureMatcher: angle tolerance, in degrees.")
 
 
-class Relaxation(_Part):
+class RelaxationSettings(_Part):
     """FIRE on a Frechet cell, cell and positions together, keeping the symmetry."""
 
     symprec: Positive = Field(0.01, description="Symmetry that is found at this distance is kept, in Å.")
@@ -55,13 +57,13 @@ class Relaxation(_Part):
     rounds: Count = Field(15, description="Number of rounds before the relaxation is given up.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Relaxation:
+    def _ordered(self) -> RelaxationSettings:
         if not self.target_force <= self.accept_force < self.max_force:
             raise ValueError("target_force <= accept_force < max_force is needed")
         return self
 
 
-class ForceConstants(_Part):
+class ForceConstantsSettings(_Part):
     """Finite displacements in a supercell of the relaxed cell (phonopy)."""
 
     supercell: tuple[Count, Count, Count] = Field((2, 2, 2), description="Repeats of the cell as given.")
@@ -75,7 +77,7 @@ class ForceConstants(_Part):
     symprec: Positive = Field(1e-5, description="Distance at which phonopy looks for symmetry, in Å.")
 
 
-class Spectrum(_Part):
+class SpectrumSettings(_Part):
     """Where the frequencies are looked at."""
 
     path_points: Count = Field(101, description="Points on the longest segment of the seekpath path.")
@@ -103,10 +105,10 @@ class Protocol(_Part):
     """One complete way of judging a crystal. Equal science has an equal :attr:`hash`, whatever its name."""
 
     name: str = Field("paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="For people only.")
-    screening: Screening = Screening()
-    relaxation: Relaxation = Relaxation()
-    force_constants: ForceConstants = ForceConstants()
-    spectrum: Spectrum = Spectrum()
+    screening: ScreeningSettings = ScreeningSettings()
+    relaxation: RelaxationSettings = RelaxationSettings()
+    force_constants: ForceConstantsSettings = ForceConstantsSettings()
+    spectrum: SpectrumSettings = SpectrumSettings()
     judgement: Judgement = Judgement()
 
     @property

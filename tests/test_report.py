@@ -19,8 +19,6 @@ from browser import Browser
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
-from phononbench_flows.analysis import plots
-from phononbench_flows.analysis.rows import read_crystals
 from phononbench_flows.cli import app
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.report import write_report
@@ -29,6 +27,8 @@ from phononbench_flows.report.contents import gather
 from phononbench_flows.report.data import _chosen, page_data, protocol_thresholds
 from phononbench_flows.report.page import render
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.tables import plots
+from phononbench_flows.tables.rows import read_crystals
 
 READY = "document.documentElement?.dataset.ready === 'charts'"
 

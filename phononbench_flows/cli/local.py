@@ -54,7 +54,7 @@ def run(
     from phononbench_flows.cli.display import funnel_table
     from phononbench_flows.cli.progress import Progress
     from phononbench_flows.engine.batch import UndeliverableError
-    from phononbench_flows.flows.portions import OutOfTimeError
+    from phononbench_flows.flows.sub_batches import OutOfTimeError
     from phononbench_flows.results.export import write_results
     from phononbench_flows.run import run_here
     from phononbench_flows.sets.ingest import CrystalSet, ingest

@@ -57,11 +57,11 @@ def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
         where: as given on the command line.
         new: whether a directory may be one that has no results yet.
     """
-    from phononbench_flows.analysis.rows import SelectionError
     from phononbench_flows.results.bundle import BundleError
     from phononbench_flows.results.export import ExportError
     from phononbench_flows.results.query import QueryError
     from phononbench_flows.store import ResultsStore, StoreError, configured_spec, full_spec
+    from phononbench_flows.tables.rows import SelectionError
 
     try:
         spec = full_spec(where) if where else configured_spec()
@@ -91,8 +91,8 @@ def report(
 ) -> None:
     """Write the report: tables, figures, and one page that needs no network."""
     with _opened(where) as store:
-        from phononbench_flows.analysis.rows import read_crystals
         from phononbench_flows.report import write_report
+        from phononbench_flows.tables.rows import read_crystals
 
         page = write_report(store, read_crystals(store, sets=sets, protocol=protocol), out_dir, bands)
         out.print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
@@ -146,9 +146,9 @@ def query(
     if out_path is not None and form is Format.TABLE:
         stop("a table goes to the terminal: for --out choose another --format")
     with _opened(where) as store:
-        from phononbench_flows.results.query import Question, Range, criteria, parse_where
+        from phononbench_flows.results.query import CrystalQuery, Range, criteria, parse_where
 
-        question = Question(
+        question = CrystalQuery(
             statuses=status or (),
             sets=sets or (),
             protocols=protocol or (),
@@ -294,8 +294,8 @@ def pack(
 
 
 def _report_for(store: ResultsStore, set_name: str, protocol_id: str, folder: Path) -> None:
-    from phononbench_flows.analysis.rows import read_crystals
     from phononbench_flows.report import write_report
+    from phononbench_flows.tables.rows import read_crystals
 
     write_report(store, read_crystals(store, sets=[set_name], protocol=protocol_id), folder)
 

@@ -27,6 +27,7 @@ from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
 from phononbench_flows.cluster.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
+from phononbench_flows.files import replacing
 from phononbench_flows.flows import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, Costed, bounded
@@ -352,6 +353,5 @@ def _write_files(chunks: Sequence[Chunk], on_chunks: Callable[[int], None]) -> N
         on_chunks(number)
         path = Path(str(chunk.file))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_text(chunk_workflow(chunk).to_format("json"))
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(chunk_workflow(chunk).to_format("json"))

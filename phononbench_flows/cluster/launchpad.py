@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
@@ -16,6 +15,8 @@ from fireworks import LaunchPad
 from fireworks.fw_config import LAUNCHPAD_LOC
 from pymongo import IndexModel
 
+from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.files import replacing
 from phononbench_flows.store.connection import masked, mongo_uri
 
 LEDGER = "phononbench_chunks"
@@ -40,7 +41,7 @@ INDEXES: dict[str, list[IndexModel]] = {
 """Indices that FireWorks' own tune-up does not make, by collection."""
 
 
-class LaunchError(RuntimeError):
+class LaunchError(PhononBenchError):
     """A LaunchPad or a submission that cannot be; the message is a sentence."""
 
 
@@ -102,9 +103,8 @@ def _read_settings(file: Path) -> dict[str, Any]:
 def write_launchpad(file: Path, settings: Mapping[str, Any]) -> None:
     """Write a ``my_launchpad.yaml`` that only its owner can read, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as partial:
-        yaml.safe_dump(dict(settings), partial)
-    Path(partial.name).replace(file)
+    with replacing(file, mode=0o600) as partial:
+        partial.write_text(yaml.safe_dump(dict(settings)))
 
 
 def init_launchpad(lp: LaunchPad) -> None:

@@ -19,6 +19,7 @@ from phononbench_flows.cluster import slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
 from phononbench_flows.cluster.preflight import Check, State, check_kinds, preflight, waiting_kinds
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import time_limit
 from phononbench_flows.store.connection import retry_seconds
 
@@ -28,7 +29,7 @@ _POLL_SECONDS = 1
 _TROUBLES = 5  # in a row; then the trouble may be the worker itself
 
 
-class UnfitError(RuntimeError):
+class UnfitError(PhononBenchError):
     """The work that waits would fail here; none was taken."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch_sim.models.interface import ModelInterface
 
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Failure:
     detail: str
 
 
-class UndeliverableError(RuntimeError):
+class UndeliverableError(PhononBenchError):
     """Whoever waits for results cannot take one: the run's trouble (a full disk, say), never the crystal's."""
 
 
@@ -87,7 +88,7 @@ class Budget:
             yield batch
 
 
-def isolate[T](
+def bisect_failures[T](
     items: list[T],
     compute: Callable[[list[T]], None],
     *,
@@ -128,7 +129,7 @@ def isolate[T](
     middle = max(1, len(rest) // 2)
     for half in (rest[:middle], rest[middle:]):
         if half:
-            isolate(half, compute, atoms=atoms, budget=budget, unfinished=unfinished, fail=fail)
+            bisect_failures(half, compute, atoms=atoms, budget=budget, unfinished=unfinished, fail=fail)
 
 
 def as_failure(error: Exception) -> Failure:
@@ -156,7 +157,7 @@ def _release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-class Guard(ModelInterface):
+class FiniteOutputModel(ModelInterface):
     """A model whose answer is always finite; ``bad`` says for which systems of the last call it was not.
 
     Without it one NaN ends the whole batch: torch-sim's Frechet filter and its symmetry constraint raise.

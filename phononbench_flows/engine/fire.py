@@ -19,7 +19,7 @@ from torch_sim.optimizers import CellFireState
 from torch_sim.optimizers.fire import fire_init, fire_step
 from torch_sim.symmetrize import refine_and_prep_symmetry
 
-from phononbench_flows.engine.batch import Guard
+from phononbench_flows.engine.batch import FiniteOutputModel
 
 # A crystal that joins is at rest. torch-sim halves the time step of whoever is at rest among others that move, so
 # give it twice ASE's: its first step is then what it would be alone.
@@ -27,7 +27,7 @@ _DT_AT_REST = 2 * 0.1
 
 
 @dataclass(frozen=True)
-class Symmetric:
+class SymmetrizedStructure:
     """A crystal refined to its symmetry, with the operations that keep it: rotations (n, 3, 3) in fractional
     coordinates, and for each the atom that every atom goes to (n, n_atoms).
     """
@@ -37,15 +37,15 @@ class Symmetric:
     maps: torch.Tensor
 
 
-def without_symmetry(structure: Structure) -> Symmetric:
+def without_symmetry(structure: Structure) -> SymmetrizedStructure:
     """A crystal as it stands, of which no symmetry is kept."""
-    return Symmetric(
+    return SymmetrizedStructure(
         structure, torch.eye(3, dtype=torch.float64)[None], torch.arange(len(structure), dtype=torch.int64)[None]
     )
 
 
 @dataclass(frozen=True)
-class Sight:
+class ConvergenceState:
     """How one crystal of the batch stands.
 
     Attributes:
@@ -59,7 +59,7 @@ class Sight:
     bad: bool
 
 
-def symmetric(structure: Structure, symprec: float) -> Symmetric:
+def symmetric(structure: Structure, symprec: float) -> SymmetrizedStructure:
     """Find the symmetry at ``symprec`` (Å) and move cell and atoms to where it is exact."""
     cell, positions, rotations, maps = refine_and_prep_symmetry(
         torch.tensor(structure.lattice.matrix, dtype=torch.float64),
@@ -68,27 +68,27 @@ def symmetric(structure: Structure, symprec: float) -> Symmetric:
         symprec=symprec,
     )
     if len(rotations) == 1:  # P1: there is nothing to refine, and not moving anything is exact
-        return Symmetric(structure, rotations, maps)
-    return Symmetric(_with_geometry(structure, cell.numpy(), positions.numpy()), rotations, maps)
+        return SymmetrizedStructure(structure, rotations, maps)
+    return SymmetrizedStructure(_with_geometry(structure, cell.numpy(), positions.numpy()), rotations, maps)
 
 
 class FireBatch:
     """The batch. Crystals are numbered from 0 in the order in which they joined, without those that left."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, finite: FiniteOutputModel) -> None:
+        self._guard = finite
         self._structures: list[Structure] = []
         self._state: CellFireState | None = None
-        self._bad = torch.zeros(0, dtype=torch.bool, device=guard.device)
+        self._bad = torch.zeros(0, dtype=torch.bool, device=finite.device)
 
-    def join(self, starts: Sequence[Symmetric]) -> None:
+    def join(self, starts: Sequence[SymmetrizedStructure]) -> None:
         """Take crystals in, at the end; one call of the potential for them."""
         fresh = _at_rest(starts, self._guard)
         self._bad = torch.cat([self._bad, self._guard.bad])
         self._structures += [start.structure for start in starts]
         self._state = fresh if self._state is None else ts.concatenate_states([self._state, fresh])
 
-    def look(self) -> list[Sight]:
+    def look(self) -> list[ConvergenceState]:
         """How each crystal stands."""
         if self._state is None:
             return []
@@ -96,7 +96,7 @@ class FireBatch:
         largest = torch.maximum(ts.system_wise_max_force(state), state.cell_forces.norm(dim=2).amax(dim=1))
         volume = torch.linalg.det(state.cell).abs() / state.n_atoms_per_system
         columns = (largest.tolist(), volume.tolist(), self._bad.tolist())
-        return [Sight(*row) for row in zip(*columns, strict=True)]
+        return [ConvergenceState(*row) for row in zip(*columns, strict=True)]
 
     def leave(self, leaving: Sequence[int]) -> list[Structure]:
         """Take crystals out; gives them as they are now, in the order of the numbers given."""
@@ -119,9 +119,9 @@ class FireBatch:
             self._bad = self._guard.bad
 
 
-def symmetric_state(starts: Sequence[Symmetric], guard: Guard) -> ts.SimState:
+def symmetric_state(starts: Sequence[SymmetrizedStructure], finite: FiniteOutputModel) -> ts.SimState:
     """A state of these crystals, constrained to their symmetries."""
-    state = ts.io.structures_to_state([s.structure for s in starts], device=guard.device, dtype=guard.dtype)
+    state = ts.io.structures_to_state([s.structure for s in starts], device=finite.device, dtype=finite.dtype)
     # torch-sim keeps symmetry in a loop over systems: leave out those that have none.
     constrained = [i for i, s in enumerate(starts) if len(s.rotations) > 1]
     if constrained:
@@ -134,9 +134,9 @@ def symmetric_state(starts: Sequence[Symmetric], guard: Guard) -> ts.SimState:
     return state
 
 
-def _at_rest(starts: Sequence[Symmetric], guard: Guard) -> CellFireState:
-    state = symmetric_state(starts, guard)
-    resting = cast("CellFireState", fire_init(state, guard, dt_start=_DT_AT_REST, cell_filter=ts.CellFilter.frechet))
+def _at_rest(starts: Sequence[SymmetrizedStructure], finite: FiniteOutputModel) -> CellFireState:
+    state = symmetric_state(starts, finite)
+    resting = cast("CellFireState", fire_init(state, finite, dt_start=_DT_AT_REST, cell_filter=ts.CellFilter.frechet))
     resting.set_constrained_forces(resting.forces)
     # torch-sim marks the start by NaN, and treats it in another way if all start together.
     resting.velocities = torch.zeros_like(resting.velocities)

@@ -26,9 +26,9 @@ from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, isolate
+from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import ForceConstants as Settings
+from phononbench_flows.protocol import ForceConstantsSettings
 
 # Batches sent off while others are displaced and solved, so that the potential never waits.
 _AHEAD = 3
@@ -128,7 +128,7 @@ def _phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, positio
     return PhonopyAtoms(cell=cell, numbers=numbers, scaled_positions=positions, masses=masses)
 
 
-def displace(structure: Structure, settings: Settings) -> Phonopy:
+def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
     """A Phonopy object of this crystal with its displacements made."""
     cell = _phonopy_cell(structure.lattice.matrix, structure.atomic_numbers, structure.frac_coords)
     with warnings.catch_warnings():
@@ -144,7 +144,7 @@ def displace(structure: Structure, settings: Settings) -> Phonopy:
 def force_constants(
     structures: Sequence[Structure],
     model: ModelInterface,
-    settings: Settings,
+    settings: ForceConstantsSettings,
     *,
     budget: Budget | None = None,
     on_result: Callable[[int, ForceConstants | Failure], None] = _ignore,
@@ -161,7 +161,7 @@ def force_constants(
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished, in the caller's thread.
     """
-    # Only a model that says so may be called by several threads; see OnCores.
+    # Only a model that says so may be called by several threads; see ThreadedModel.
     computing = ThreadPoolExecutor(getattr(model, "concurrent_calls", 1), "forces")
     try:
         run = _Run(structures, model, settings, budget or Budget.for_device(model.device), on_result, computing)
@@ -181,7 +181,7 @@ class _Run:
         self,
         structures: Sequence[Structure],
         model: ModelInterface,
-        settings: Settings,
+        settings: ForceConstantsSettings,
         budget: Budget,
         on_result: Callable[[int, ForceConstants | Failure], None],
         computing: ThreadPoolExecutor,
@@ -235,7 +235,7 @@ class _Run:
 
     def _alone(self, index: int, compute: Callable[[list[int]], None], atoms: int) -> None:
         """Compute something of one crystal, with so many atoms; what it raises is this crystal's failure."""
-        isolate(
+        bisect_failures(
             [index],
             compute,
             atoms=lambda _: atoms,
@@ -256,27 +256,32 @@ def _size(item: _Supercell) -> int:
 def _forces_of(batch: list[_Supercell], model: ModelInterface, budget: Budget) -> list[_Computed]:
     """Forces, or a Failure, for each supercell of a batch whose crystal has not failed; runs beside everything else."""
     wanted = [item for item in batch if not item.crystal.failed]
-    guard = Guard(model)
+    finite = FiniteOutputModel(model)
     done: dict[int, _Computed] = {}
 
     def compute(items: list[_Supercell]) -> None:
         began = time.perf_counter()
-        state = ts.initialize_state([item.cell for item in items], guard.device, guard.dtype)
-        forces = torch.split(guard(state)["forces"].cpu(), [_size(item) for item in items])
+        state = ts.initialize_state([item.cell for item in items], finite.device, finite.dtype)
+        forces = torch.split(finite(state)["forces"].cpu(), [_size(item) for item in items])
         seconds = (time.perf_counter() - began) / len(items)
-        for item, values, bad in zip(items, forces, guard.bad.tolist(), strict=True):
+        for item, values, bad in zip(items, forces, finite.bad.tolist(), strict=True):
             not_finite = Failure(Reason.NOT_FINITE, f"no finite forces in displaced supercell {item.number + 1}")
             done[id(item)] = _Computed(item, not_finite if bad else values.numpy(), seconds)
 
     def fail(item: _Supercell, failure: Failure) -> None:
         done[id(item)] = _Computed(item, failure, 0.0)
 
+    def unfinished(item: _Supercell) -> bool:
+        return id(item) not in done
+
     if wanted:
-        isolate(wanted, compute, atoms=_size, budget=budget, unfinished=lambda item: id(item) not in done, fail=fail)
+        bisect_failures(
+            wanted, compute, atoms=_size, budget=budget, unfinished=lambda item: id(item) not in done, fail=fail
+        )
     return [done[id(item)] for item in wanted]
 
 
-def _solved(crystal: _Crystal, settings: Settings) -> ForceConstants:
+def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstants:
     began = time.perf_counter()
     phonon = crystal.phonon
     forces = np.array([crystal.forces[j] for j in range(len(crystal.forces))])

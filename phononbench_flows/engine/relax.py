@@ -18,17 +18,17 @@ import torch
 from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, Guard, delivering, isolate
+from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
 from phononbench_flows.engine.fire import (
+    ConvergenceState,
     FireBatch,
-    Sight,
-    Symmetric,
+    SymmetrizedStructure,
     symmetric,
     symmetric_state,
     without_symmetry,
 )
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import Relaxation
+from phononbench_flows.protocol import RelaxationSettings
 
 # Nothing solid is denser or thinner than this (Å^3 per atom). A cell on its way out of these bounds would make the
 # neighbour list, and with it the memory of the whole batch, grow without end.
@@ -63,7 +63,7 @@ class Relaxed:
 class _Task:
     index: int
     initial: Structure
-    start: Symmetric = field(init=False)
+    start: SymmetrizedStructure = field(init=False)
     current: Structure = field(init=False)
     rounds: int = 0
     steps: int = 0
@@ -97,7 +97,7 @@ def _ignore(index: int, result: Relaxed | Failure) -> None:
 def relax(
     structures: Sequence[Structure],
     model: ModelInterface,
-    settings: Relaxation,
+    settings: RelaxationSettings,
     *,
     budget: Budget | None = None,
     on_result: Callable[[int, Relaxed | Failure], None] = _ignore,
@@ -111,7 +111,7 @@ def relax(
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished.
     """
-    guard, budget = Guard(model), budget or Budget.for_device(model.device)
+    finite, budget = FiniteOutputModel(model), budget or Budget.for_device(model.device)
     results: list[Relaxed | Failure | None] = [None] * len(structures)
     deliver = delivering(on_result)
 
@@ -119,17 +119,23 @@ def relax(
         results[task.index] = result
         deliver(task.index, result)
 
-    flight = _Flight(guard, settings, budget, finish)
+    relaxer = _Relaxer(finite, settings, budget, finish)
     waiting = [_Task(i, s) for i, s in enumerate(structures)]
+
+    def unfinished(task: _Task) -> bool:
+        return results[task.index] is None
+
     while waiting:  # once, unless a batch breaks off
         batch = next(budget.fill(waiting, _atoms))
         del waiting[: len(batch)]
 
         def compute(tasks: list[_Task], whole: list[_Task] = batch) -> None:
             # A half of a batch that broke off takes nobody in, or the culprit in it would never be alone.
-            flight.compute(tasks, waiting if tasks is whole else [])
+            relaxer.compute(tasks, waiting if tasks is whole else [])
 
-        isolate(batch, compute, atoms=_atoms, budget=budget, unfinished=lambda t: results[t.index] is None, fail=finish)
+        bisect_failures(
+            batch, compute, atoms=_atoms, budget=budget, unfinished=lambda t: results[t.index] is None, fail=finish
+        )
     return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
 
 
@@ -138,62 +144,62 @@ def _atoms(task: _Task) -> int:
 
 
 @dataclass(frozen=True)
-class _Flight:
-    """Crystals on their way together, each in its own round."""
+class _Relaxer:
+    """Crystals relaxed together, each in its own round."""
 
-    guard: Guard
-    settings: Relaxation
+    finite: FiniteOutputModel
+    settings: RelaxationSettings
     budget: Budget
     finish: Callable[[_Task, Relaxed | Failure], None]
 
     def compute(self, tasks: list[_Task], waiting: list[_Task]) -> None:
         """Relax ``tasks`` and all of ``waiting`` that find room; ``tasks`` is kept to those on their way."""
-        batch, flying, starting = FireBatch(self.guard), list[_Task](), list(tasks)
+        batch, active, starting = FireBatch(self.finite), list[_Task](), list(tasks)
         for task in starting:
             task.rounds = task.steps = 0  # the batch that it was in may have broken off
-        while starting or flying:
+        while starting or active:
             began = time.perf_counter()
             if starting:
                 for task in starting:
                     task.begin_round(self.settings.symprec)
                 batch.join([task.start for task in starting])
-                flying += starting
-            flying, arrived = self._landing(batch, flying)
-            if flying:
+                active += starting
+            active, ended = self._take_out(batch, active)
+            if active:
                 batch.step()
-                for task in flying:
+                for task in active:
                     task.steps, task.steps_of_round = task.steps + 1, task.steps_of_round + 1
-            starting = self._closing(arrived) if arrived else []
-            share = (time.perf_counter() - began) / max(1, len(flying) + len(arrived))
-            for task in (*flying, *arrived):
+            starting = self._closing(ended) if ended else []
+            share = (time.perf_counter() - began) / max(1, len(active) + len(ended))
+            for task in (*active, *ended):
                 task.seconds += share
-            starting += self._admitted(waiting, flying + starting)
-            tasks[:] = flying + starting
+            starting += self._admitted(waiting, active + starting)
+            tasks[:] = active + starting
 
-    def _landing(self, batch: FireBatch, flying: list[_Task]) -> tuple[list[_Task], list[_Task]]:
-        """Take out whose round has ended; gives those that fly on, and those that arrived. The lost are in neither."""
-        staying, landing, lost = [], [], []
-        for i, (task, sight) in enumerate(zip(flying, batch.look(), strict=True)):
-            task.reached = sight.largest < self.settings.target_force
-            if failure := _lost(sight, self.settings):
+    def _take_out(self, batch: FireBatch, active: list[_Task]) -> tuple[list[_Task], list[_Task]]:
+        """Take out whose round has ended; gives those that stay, and those that ended. The lost are in neither."""
+        staying, ending, lost = [], [], []
+        for i, (task, state) in enumerate(zip(active, batch.look(), strict=True)):
+            task.reached = state.largest < self.settings.target_force
+            if failure := _lost(state, self.settings):
                 lost.append(i)
                 self.finish(task, failure)
             elif task.reached or task.steps_of_round == self.settings.steps_per_round:
-                landing.append(i)
+                ending.append(i)
             else:
                 staying.append(task)
-        structures = batch.leave(landing + lost)
-        arrived = [flying[i] for i in landing]
-        for task, structure in zip(arrived, structures, strict=False):
+        structures = batch.leave(ending + lost)
+        ended = [active[i] for i in ending]
+        for task, structure in zip(ended, structures, strict=False):
             task.current = structure
-        return staying, arrived
+        return staying, ended
 
-    def _closing(self, arrived: list[_Task]) -> list[_Task]:
-        """Refine what a round arrived at and look at its forces; gives those that need another round."""
-        for task in arrived:
+    def _closing(self, ended: list[_Task]) -> list[_Task]:
+        """Refine what a round ended at and look at its forces; gives those that need another round."""
+        for task in ended:
             task.start = symmetric(task.current, self.settings.symprec)
         again = []
-        for task, refined in zip(arrived, _evaluate([t.start for t in arrived], self.guard), strict=True):
+        for task, refined in zip(ended, _evaluate([t.start for t in ended], self.finite), strict=True):
             good = refined.largest <= self.settings.accept_force
             last = task.rounds == self.settings.rounds
             if good and (task.reached or last):
@@ -206,15 +212,15 @@ class _Flight:
 
     def _unrefined(self, task: _Task) -> Relaxed | Failure:
         """The refinement spoils it, or it never came to rest: as it stands, without refinement, may still do."""
-        (plain,) = _evaluate([without_symmetry(task.current)], self.guard)
+        (plain,) = _evaluate([without_symmetry(task.current)], self.finite)
         if plain.largest <= self.settings.accept_force:
             return _relaxed(task, task.current, plain, refined=False)
         text = f"largest force {plain.largest:.4g} eV/Å after {task.steps} steps in {task.rounds} rounds"
         return Failure(Reason.NOT_CONVERGED, f"{text}; at most {self.settings.accept_force} is accepted")
 
-    def _admitted(self, waiting: list[_Task], flying: list[_Task]) -> list[_Task]:
-        """Those waiting that find room beside those flying; they are taken out of ``waiting``."""
-        room = self.budget.max_atoms - sum(map(_atoms, flying))
+    def _admitted(self, waiting: list[_Task], active: list[_Task]) -> list[_Task]:
+        """Those waiting that find room beside those active; they are taken out of ``waiting``."""
+        room = self.budget.max_atoms - sum(map(_atoms, active))
         admitted: list[_Task] = []
         while waiting and _atoms(waiting[0]) <= room:
             admitted.append(waiting.pop(0))
@@ -222,13 +228,13 @@ class _Flight:
         return admitted
 
 
-def _lost(sight: Sight, settings: Relaxation) -> Failure | None:
-    if sight.bad:
+def _lost(state: ConvergenceState, settings: RelaxationSettings) -> Failure | None:
+    if state.bad:
         return Failure(Reason.NOT_FINITE, "the potential gave no finite energy, force or stress")
     low, high = _VOLUME_PER_ATOM
-    if sight.largest <= settings.max_force and low <= sight.volume <= high:
+    if state.largest <= settings.max_force and low <= state.volume <= high:
         return None
-    text = f"largest force {sight.largest:.3g} eV/Å, {sight.volume:.3g} Å^3 per atom"
+    text = f"largest force {state.largest:.3g} eV/Å, {state.volume:.3g} Å^3 per atom"
     return Failure(Reason.FORCES_EXPLODED, f"the relaxation blew up: {text}")
 
 
@@ -246,23 +252,23 @@ def _relaxed(task: _Task, structure: Structure, evaluated: _Evaluated, *, refine
     )
 
 
-def _evaluate(crystals: list[Symmetric], guard: Guard) -> list[_Evaluated]:
+def _evaluate(crystals: list[SymmetrizedStructure], finite: FiniteOutputModel) -> list[_Evaluated]:
     """Energy, forces and stress, of which only what the crystal's symmetry allows counts.
 
     That is what FIRE sees, and by what the released scripts accept a crystal. A potential may leave more: SevenNet-0 is
     not invariant under reflections, and was seen to leave forces of 0.007 eV/Å across a mirror plane.
     """
-    state = symmetric_state(crystals, guard)
-    output = guard(state)
+    state = symmetric_state(crystals, finite)
+    output = finite(state)
     atomic, stress = output["forces"], output["stress"]
     for constraint in state.constraints:
         constraint.adjust_forces(state, atomic)
         constraint.adjust_stress(state, stress)
-    forces = torch.zeros(len(crystals), dtype=guard.dtype, device=guard.device).scatter_reduce(
+    forces = torch.zeros(len(crystals), dtype=finite.dtype, device=finite.device).scatter_reduce(
         0, state.system_idx, atomic.norm(dim=1), reduce="amax"
     )
     per_atom = torch.linalg.det(state.cell).abs() / state.n_atoms_per_system
     largest = torch.maximum(forces, (stress * per_atom[:, None, None]).norm(dim=2).amax(dim=1))
-    largest = torch.where(guard.bad, torch.inf, largest)
+    largest = torch.where(finite.bad, torch.inf, largest)
     columns = (output["energy"], forces, stress.abs().amax(dim=(1, 2)), largest)
     return [_Evaluated(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -15,10 +15,10 @@ from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.engine.batch import Budget, Failure, delivering, isolate
+from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
 from phononbench_flows.engine.force_constants import ForceConstants
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import Spectrum as Settings
+from phononbench_flows.protocol import SpectrumSettings
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Spectrum:
     seconds: float = 0.0
 
 
-def spectrum(phonon: Phonopy, settings: Settings) -> Spectrum:
+def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     """Frequencies of a crystal whose force constants are set.
 
     The acoustic modes at Gamma are the three of smallest magnitude: a soft optical mode lies below them.
@@ -92,7 +92,7 @@ def spectrum(phonon: Phonopy, settings: Settings) -> Spectrum:
 
 def spectra(
     constants: Sequence[ForceConstants],
-    settings: Settings,
+    settings: SpectrumSettings,
     *,
     on_result: Callable[[int, Spectrum | Failure], None],
 ) -> list[Spectrum | Failure]:
@@ -114,7 +114,7 @@ def spectra(
                 finish(index, Failure(Reason.NOT_FINITE, "the force constants gave frequencies that are not finite"))
 
     for index in range(len(constants)):
-        isolate(
+        bisect_failures(
             [index],
             compute,
             atoms=lambda i: constants[i].array.shape[1],

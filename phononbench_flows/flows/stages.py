@@ -25,8 +25,9 @@ from phononbench_flows.engine.force_constants import ForceConstants, force_const
 from phononbench_flows.engine.relax import Relaxed, relax
 from phononbench_flows.engine.spectrum import Frequencies, Spectrum, spectra
 from phononbench_flows.engine.verdict import judge, judged_frequencies
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows.launched import current_launch
-from phononbench_flows.flows.portions import set_aside, still_waiting, work_through
+from phononbench_flows.flows.sub_batches import set_aside, still_waiting, work_through
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.potentials import Potential
 from phononbench_flows.protocol import Protocol
@@ -49,7 +50,7 @@ _VERSIONED = (
 )
 
 
-class WrongPotentialError(RuntimeError):
+class WrongPotentialError(PhononBenchError):
     """A worker's checkpoint is not the one that the crystals were submitted for."""
 
 
@@ -69,9 +70,9 @@ def relax_stage(
     _require_same_potential(documents, potential, protocol)
     provenance = _provenance(potential)
 
-    def compute(portion: list[CrystalDocument]) -> None:
+    def compute(sub_batch: list[CrystalDocument]) -> None:
         def write(index: int, result: Relaxed | Failure) -> None:
-            document = portion[index]
+            document = sub_batch[index]
             if isinstance(result, Failure):
                 _fail(document, result)
             else:
@@ -83,7 +84,7 @@ def relax_stage(
             document.potential = potential.record()
             _finish(document, Stage.SCREENED, provenance, store)
 
-        structures = [Structure.from_dict(d.structure) for d in portion if d.structure is not None]
+        structures = [Structure.from_dict(d.structure) for d in sub_batch if d.structure is not None]
         relax(structures, potential.model, protocol.relaxation, budget=budget, on_result=write)
 
     complete = work_through(documents, store, Stage.SCREENED, compute, _atoms)
@@ -98,9 +99,9 @@ def force_constants_stage(
     _require_same_potential(documents, potential, protocol)
     provenance = _provenance(potential)
 
-    def compute(portion: list[CrystalDocument]) -> None:
+    def compute(sub_batch: list[CrystalDocument]) -> None:
         def write(index: int, result: ForceConstants | Failure) -> None:
-            document = portion[index]
+            document = sub_batch[index]
             if isinstance(result, Failure):
                 _fail(document, result)
             else:
@@ -111,7 +112,7 @@ def force_constants_stage(
             document.potential = potential.record()
             _finish(document, Stage.RELAXED, provenance, store)
 
-        structures = [Structure.from_dict(d.relaxed_structure) for d in portion if d.relaxed_structure is not None]
+        structures = [Structure.from_dict(d.relaxed_structure) for d in sub_batch if d.relaxed_structure is not None]
         force_constants(structures, potential.model, protocol.force_constants, budget=budget, on_result=write)
 
     complete = work_through(documents, store, Stage.RELAXED, compute, _atoms_squared)
@@ -123,9 +124,9 @@ def spectrum_stage(keys: Sequence[str], store: ResultsStore, protocol: Protocol)
     documents = _waiting(keys, store, Stage.FORCE_CONSTANTS)
     provenance = _provenance()
 
-    def compute(portion: list[CrystalDocument]) -> None:
+    def compute(sub_batch: list[CrystalDocument]) -> None:
         def write(index: int, result: Spectrum | Failure) -> None:
-            document = portion[index]
+            document = sub_batch[index]
             if isinstance(result, Failure):
                 _fail(document, result)
             elif document.phonon is not None:
@@ -139,7 +140,7 @@ def spectrum_stage(keys: Sequence[str], store: ResultsStore, protocol: Protocol)
                 document.stage = Stage.JUDGED
             _finish(document, Stage.FORCE_CONSTANTS, provenance, store)
 
-        blobs = [d.force_constants for d in portion]
+        blobs = [d.force_constants for d in sub_batch]
         constants = [ForceConstants.from_arrays(store.blobs.get(b)) for b in blobs if b is not None]
         spectra(constants, protocol.spectrum, on_result=write)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from phononbench_flows.analysis import plots, tables
-from phononbench_flows.analysis.rows import Crystals
 from phononbench_flows.statistics import wilson_bounds
+from phononbench_flows.tables import frames, plots
+from phononbench_flows.tables.rows import Crystals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ class Content:
 
     Attributes:
         title: its heading.
-        table: its rows; see :mod:`phononbench_flows.analysis.tables`.
+        table: its rows; see :mod:`phononbench_flows.tables.frames`.
         figure: draws the table; None where numbers say it better.
         by: the column that the figure breaks rates down by, if it does.
     """
@@ -46,31 +46,31 @@ def gather(crystals: Crystals, thresholds: Sequence[float]) -> dict[str, Content
         crystals: what is counted.
         thresholds: those of the protocol in THz, where the rate by threshold is taken besides at ``THRESHOLDS``.
     """
-    funnels = tables.funnel_table(crystals)
-    by_threshold = _thresholds(crystals, funnels, sorted({*tables.THRESHOLDS, *thresholds}, reverse=True))
+    funnels = frames.funnel_table(crystals)
+    by_threshold = _thresholds(crystals, funnels, sorted({*frames.THRESHOLDS, *thresholds}, reverse=True))
     sets = crystals.sets.values()
     found = {
         "leaderboard": Content("From generation to stability", funnels, plots.rates_plot),
         "funnel": Content("What became of the crystals generated", funnels, plots.funnel_plot),
-        "ranking": Content("Where the ranking depends on the denominator", tables.ranking_turns(funnels)),
+        "ranking": Content("Where the ranking depends on the denominator", frames.ranking_turns(funnels)),
         "thresholds": Content("The rate by threshold", by_threshold, plots.threshold_plot),
-        "comparison": Content("Every two sets compared", tables.pair_table(funnels)),
+        "comparison": Content("Every two sets compared", frames.pair_table(funnels)),
         **_breakdowns(crystals),
         "elements": Content("Elements of the crystals", _elements(crystals), _element_plot),
         "convergence": Content(
-            "The rate as more crystals are tested", tables.convergence_table(funnels), plots.convergence_plot
+            "The rate as more crystals are tested", frames.convergence_table(funnels), plots.convergence_plot
         ),
-        "samples": Content("Crystals needed for an interval of ± 1 %", tables.samples_table(funnels)),
-        "failures": Content("Rejected and failed", tables.failure_table(crystals), plots.failure_plot),
-        "architectures": Content("Architectures", tables.architecture_table(sets).dropna(thresh=2)),
-        "generation_speed": Content("Generation speed", tables.speed_table(sets).dropna(thresh=2)),
+        "samples": Content("Crystals needed for an interval of ± 1 %", frames.samples_table(funnels)),
+        "failures": Content("Rejected and failed", frames.failure_table(crystals), plots.failure_plot),
+        "architectures": Content("Architectures", frames.architecture_table(sets).dropna(thresh=2)),
+        "generation_speed": Content("Generation speed", frames.speed_table(sets).dropna(thresh=2)),
     }
     return {name: content for name, content in found.items() if len(content.table)}
 
 
 def _thresholds(crystals: Crystals, funnels: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
     """The table by threshold, with the rates per generated crystal beside those per relaxed."""
-    table = tables.threshold_table(crystals, thresholds).merge(funnels[["set", "generated"]], on="set")
+    table = frames.threshold_table(crystals, thresholds).merge(funnels[["set", "generated"]], on="set")
     low, high = wilson_bounds(table["stable"], table["generated"])
     rate = table["stable"] / table["generated"]
     return table.assign(per_generated=rate, per_generated_low=low, per_generated_high=high)
@@ -79,9 +79,9 @@ def _thresholds(crystals: Crystals, funnels: pd.DataFrame, thresholds: Sequence[
 def _breakdowns(crystals: Crystals) -> dict[str, Content]:
     found = {}
     for by, name in BY.items():
-        found[f"by_{by}"] = _broken_down(f"Stability by {name}", tables.breakdown(crystals, by), by)
+        found[f"by_{by}"] = _broken_down(f"Stability by {name}", frames.breakdown(crystals, by), by)
     for key in sorted({key for condition in crystals.rows["condition"] for key in condition}):
-        table = tables.condition_table(crystals, key)
+        table = frames.condition_table(crystals, key)
         # A key is any text that came with a set; this is the name of a file.
         name = "condition_" + re.sub(r"[^A-Za-z0-9]+", "_", key)[:40]
         while name in found:
@@ -97,11 +97,11 @@ def _broken_down(title: str, table: pd.DataFrame, by: str) -> Content:
 
 
 def _elements(crystals: Crystals) -> pd.DataFrame:
-    """Elements in every set and, as set ``tables.ALL``, in all of them."""
-    parts = [tables.element_table(crystals).assign(set=tables.ALL)]
-    parts += [tables.element_table(crystals.only([name])).assign(set=name) for name in crystals.sets]
+    """Elements in every set and, as set ``frames.ALL``, in all of them."""
+    parts = [frames.element_table(crystals).assign(set=frames.ALL)]
+    parts += [frames.element_table(crystals.only([name])).assign(set=name) for name in crystals.sets]
     return pd.concat(parts, ignore_index=True)
 
 
 def _element_plot(table: pd.DataFrame) -> Figure:
-    return plots.element_plot(table[table["set"] == tables.ALL])
+    return plots.element_plot(table[table["set"] == frames.ALL])

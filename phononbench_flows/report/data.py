@@ -10,15 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from phononbench_flows.analysis.rows import Crystals
-from phononbench_flows.analysis.table_files import heading
-from phononbench_flows.analysis.tables import ranking_turns, total
 from phononbench_flows.documents import BlobRef
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.outcomes import Status
 from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
 from phononbench_flows.report.contents import Content
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.tables.files import heading
+from phononbench_flows.tables.frames import ranking_turns, total
+from phononbench_flows.tables.rows import Crystals
 
 # Name of a column of the page's table of crystals, and the field that it is taken from.
 _FIELDS = {

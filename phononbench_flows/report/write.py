@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phononbench_flows.analysis import plots
-from phononbench_flows.analysis.rows import Crystals
-from phononbench_flows.analysis.table_files import write_table
 from phononbench_flows.report.contents import gather
 from phononbench_flows.report.data import page_data, protocol_thresholds
 from phononbench_flows.report.page import render
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.tables import plots
+from phononbench_flows.tables.files import write_table
+from phononbench_flows.tables.rows import Crystals
 
 BANDS = 500
 """Band structures in a page unless asked otherwise."""

@@ -34,6 +34,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from phononbench_flows.documents import BlobRef, CrystalDocument, PotentialRecord, SetDocument, document_key
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import PRESETS, Protocol
 from phononbench_flows.results.export import json_line, write_extxyz
@@ -54,7 +55,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedE
 _JUDGED = (Status.STABLE.value, Status.UNSTABLE.value)
 
 
-class BundleError(RuntimeError):
+class BundleError(PhononBenchError):
     """A set that cannot be packed, or a bundle that is not what it was; the message names the file."""
 
 

@@ -17,6 +17,7 @@ from pymatgen.core.structure import Structure
 from pymatgen.io.cif import CifWriter
 
 from phononbench_flows.documents import CrystalDocument, Minimum
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Stage, Status
 
 RESULTS = "results.csv"
@@ -60,7 +61,7 @@ COLUMNS = (
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-class ExportError(RuntimeError):
+class ExportError(PhononBenchError):
     """A file that cannot be written; the message is a sentence."""
 
 

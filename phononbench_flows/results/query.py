@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
 
 Scalar = str | float | int | bool
@@ -19,7 +20,7 @@ _CODE = ("$where", "$function", "$accumulator", "$expr")
 _JUDGED = (Status.STABLE.value, Status.UNSTABLE.value)
 
 
-class QueryError(ValueError):
+class QueryError(PhononBenchError):
     """A question that cannot be asked; the message is a sentence."""
 
 
@@ -49,7 +50,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Question:
+class CrystalQuery:
     """Which crystals are wanted. What is left empty does not matter; what is given has to hold all at once.
 
     Attributes:
@@ -89,7 +90,7 @@ class Question:
     where: Mapping[str, Any] | None = None
 
 
-def criteria(question: Question) -> dict[str, Any]:
+def criteria(question: CrystalQuery) -> dict[str, Any]:
     """The MongoDB filter of a question.
 
     Raises:
@@ -150,7 +151,7 @@ def _judged(statuses: Sequence[str], threshold: float | None) -> dict[str, Any]:
     return {"$or": [again, {"status": _any_of(others)}]} if others else again
 
 
-def _elements(question: Question) -> dict[str, Any]:
+def _elements(question: CrystalQuery) -> dict[str, Any]:
     conditions: dict[str, Any] = {}
     for operator, symbols in (("$all", question.all_of), ("$in", question.any_of), ("$nin", question.none_of)):
         _refuse_unknown_elements(symbols)

@@ -23,6 +23,7 @@ import yaml
 from pydantic import ValidationError
 
 from phononbench_flows.documents import SetDocument
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.store import ResultsStore
 
 SET_FILE = "set.yaml"
@@ -31,7 +32,7 @@ KEYS = tuple(name for name in SetDocument.model_fields if name not in {"set", "u
 _MAX_BYTES = 16_000
 
 
-class SetError(ValueError):
+class SetError(PhononBenchError):
     """Metadata that cannot be used; the message is a sentence."""
 
 

@@ -1,7 +1,7 @@
 """Rates with confidence intervals, funnels, comparisons and convergence: numbers in, numbers out.
 
 Rates are fractions between 0 and 1. Nothing here knows a store or a plot; the tables over a store's documents are
-those of :mod:`phononbench_flows.analysis.tables`.
+those of :mod:`phononbench_flows.tables.frames`.
 """
 
 from phononbench_flows.statistics.comparison import Difference, difference, holm

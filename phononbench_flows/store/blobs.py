@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import uuid
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from phononbench_flows.documents import BlobRef
+from phononbench_flows.files import replacing, sync_folder
 from phononbench_flows.store.collection import StoreError
 
 
@@ -40,28 +39,6 @@ def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
                 raise BlobError(f"Array '{name}' cannot be stored: {error}.") from error
             bundle.writestr(member, data.getvalue())
     return target.getvalue()
-
-
-def _sync_directory(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, and on disk on return."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
 
 
 class Blobs(ABC):
@@ -170,7 +147,8 @@ class BlobStore(Blobs):
         path = self.path(ref)
         try:
             self._make_folder(path.parent)
-            _write_atomically(path, data)
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
         except OSError as error:
             raise BlobError(f"{path} cannot be written: {error}.") from error
 
@@ -180,4 +158,4 @@ class BlobStore(Blobs):
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            _sync_directory(self.root)
+            sync_folder(self.root)

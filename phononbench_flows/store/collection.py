@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from phononbench_flows.errors import PhononBenchError
+
 Criteria = Mapping[str, Any]
 Properties = Mapping[str, Any] | list[str]
 SortSpec = Mapping[str, int]
@@ -17,7 +19,7 @@ Tree = dict[str, "Tree | None"]
 _CODE = ("$where", "$function", "$accumulator")
 
 
-class StoreError(RuntimeError):
+class StoreError(PhononBenchError):
     """A store that cannot be opened, or a document or query that it cannot take. The message is a sentence."""
 
 

@@ -9,7 +9,7 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import Screening
+from phononbench_flows.protocol import ScreeningSettings
 from phononbench_flows.structures.readers import Rejection
 
 # Beyond this, a fractional coordinate in double precision no longer tells where in the cell an atom is.
@@ -19,7 +19,7 @@ _FLAT = 1e-6
 _ISOTOPES = ("D", "T")
 
 
-def check(structure: Structure, rules: Screening, elements: Collection[str] | None) -> Rejection | None:
+def check(structure: Structure, rules: ScreeningSettings, elements: Collection[str] | None) -> Rejection | None:
     """Why the crystal is not to be computed, or None if it is.
 
     ``elements`` are the symbols that the potential knows; None stands for every element.
@@ -33,7 +33,7 @@ def check(structure: Structure, rules: Screening, elements: Collection[str] | No
     )
 
 
-def _check_size(structure: Structure, rules: Screening) -> Rejection | None:
+def _check_size(structure: Structure, rules: ScreeningSettings) -> Rejection | None:
     if len(structure) == 0:
         return Rejection(Reason.UNPARSABLE, "The cell holds no atom.")
     if len(structure) > rules.max_atoms:
@@ -72,7 +72,7 @@ def _check_numbers(structure: Structure) -> Rejection | None:
     return None
 
 
-def _check_cell(structure: Structure, rules: Screening) -> Rejection | None:
+def _check_cell(structure: Structure, rules: ScreeningSettings) -> Rejection | None:
     lattice = structure.lattice
     lengths, volume = lattice.abc, lattice.volume
     if min(lengths) <= 0 or not volume > _FLAT * np.prod(lengths):
@@ -97,7 +97,7 @@ def _check_cell(structure: Structure, rules: Screening) -> Rejection | None:
     return None
 
 
-def _check_distances(structure: Structure, rules: Screening) -> Rejection | None:
+def _check_distances(structure: Structure, rules: ScreeningSettings) -> Rejection | None:
     """Distances between atoms and all images, an atom's own images among them."""
     # The search takes time in proportion to the distance of an atom from the cell, so all are put into it.
     folded = Structure(structure.lattice, structure.species, structure.frac_coords % 1)

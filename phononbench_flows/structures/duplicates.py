@@ -14,7 +14,7 @@ import numpy as np
 from pymatgen.core.structure import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from phononbench_flows.protocol import Screening
+from phononbench_flows.protocol import ScreeningSettings
 from phononbench_flows.structures.checks import check
 from phononbench_flows.structures.parsing import parse_all
 from phononbench_flows.structures.readers import Rejection, read_inputs
@@ -59,7 +59,7 @@ class Matcher:
     compared only with those of its formula and its number of atoms in the reduced primitive cell.
     """
 
-    def __init__(self, rules: Screening) -> None:
+    def __init__(self, rules: ScreeningSettings) -> None:
         self._matcher = StructureMatcher(ltol=rules.ltol, stol=rules.stol, angle_tol=rules.angle_tol)
         self._added: defaultdict[str, list[tuple[str, _Packed]]] = defaultdict(list)
         self._reduced: defaultdict[tuple[str, int], list[tuple[str, _Packed]]] = defaultdict(list)
@@ -111,7 +111,7 @@ def _reduce(structure: Structure) -> Structure:
         return structure
 
 
-def load_reference(path: Path, rules: Screening) -> Matcher:
+def load_reference(path: Path, rules: ScreeningSettings) -> Matcher:
     """The crystals of a folder, archive or table as a matcher to ask. Unusable ones are counted in the log."""
     matcher = Matcher(rules)
     unusable = 0

@@ -25,10 +25,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason
 
 
-class InputError(ValueError):
+class InputError(PhononBenchError):
     """An input that is the user's mistake: it does not exist, or holds no crystal at all."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import mongomock
 import pytest
-from crew import add, add_chunk, ready_launchpad, slow_crystals
+from dummy_jobs import note
 from fireworks import FWorker, LaunchPad
 from jobflow import SETTINGS, Flow, JobStore
-from light_jobs import note
 from maggma.stores import MemoryStore
 from typer.testing import CliRunner
+from worker_processes import add, add_chunk, ready_launchpad, slow_crystals
 
 from phononbench_flows.cli import app
 from phononbench_flows.cluster import preflight

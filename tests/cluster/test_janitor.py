@@ -6,12 +6,12 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from crew import HASTY, add, ready_launchpad, states
+from dummy_jobs import fail, note
 from fireworks import FWAction, FWorker
 from fireworks.core.rocket_launcher import rapidfire
 from jobflow import SETTINGS, Flow, JobStore
-from light_jobs import fail, note
 from typer.testing import CliRunner
+from worker_processes import HASTY, add, ready_launchpad, states
 
 from phononbench_flows.cli import app
 from phononbench_flows.cluster import janitor, liveness, slurm
@@ -195,7 +195,7 @@ def test_what_a_worker_could_not_read_is_rerun_once_it_can_be_read(lp, chain):
     assert states(lp)[fw_id] == "FIZZLED"
     ((_, said, outcome),) = told(lp)
     assert (outcome, "no_such_package" in said) == ("left", True)
-    lp.fireworks.update_one({"fw_id": fw_id}, {"$set": {name: "light_jobs"}})
+    lp.fireworks.update_one({"fw_id": fw_id}, {"$set": {name: "dummy_jobs"}})
     ((_, said, outcome),) = told(lp)
     assert outcome == "mended"
     run(lp, 2)

@@ -9,9 +9,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from crew import add, add_chunk, finish, lines, ready_launchpad, slow_crystals, start_worker, states, tidy, wait_for
+from dummy_jobs import note, note_in_parts
 from jobflow import Flow
-from light_jobs import note, note_in_parts
+from worker_processes import (
+    add,
+    add_chunk,
+    finish,
+    lines,
+    ready_launchpad,
+    slow_crystals,
+    start_worker,
+    states,
+    tidy,
+    wait_for,
+)
 
 from phononbench_flows.cluster.janitor import Limits
 from phononbench_flows.cluster.outputs import OutputsStore

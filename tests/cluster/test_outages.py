@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from crew import add_chunk, finish, lines, ready_launchpad, slow_crystals, start_worker, states, wait_for
+from worker_processes import add_chunk, finish, lines, ready_launchpad, slow_crystals, start_worker, states, wait_for
 
 from phononbench_flows.store import ResultsStore
 

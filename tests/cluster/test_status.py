@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from crew import add_chunk, ready_launchpad, slow_crystals
 from typer.testing import CliRunner
+from worker_processes import add_chunk, ready_launchpad, slow_crystals
 
 from phononbench_flows.cli import app
 from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad

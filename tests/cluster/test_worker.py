@@ -10,7 +10,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from crew import (
+from dummy_jobs import note
+from fireworks import Firework, FWorker, ScriptTask, Workflow
+from jobflow import SETTINGS, Flow, JobStore
+from maggma.stores import MemoryStore
+from typer.testing import CliRunner
+from worker_processes import (
     add,
     add_chunk,
     lines,
@@ -21,11 +26,6 @@ from crew import (
     tidy,
     wait_for,
 )
-from fireworks import Firework, FWorker, ScriptTask, Workflow
-from jobflow import SETTINGS, Flow, JobStore
-from light_jobs import note
-from maggma.stores import MemoryStore
-from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
 from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad

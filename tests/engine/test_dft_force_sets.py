@@ -11,10 +11,10 @@ import pytest
 
 from phononbench_flows.engine.spectrum import spectrum
 from phononbench_flows.engine.verdict import judge
-from phononbench_flows.protocol import PRESETS, Judgement, Spectrum
+from phononbench_flows.protocol import PRESETS, Judgement, SpectrumSettings
 
 # The summary's meshes: the protocol's, and a coarser one for cells above 30 atoms. It rounds to 1e-4 THz.
-USUAL, LARGE = PRESETS["paper"].spectrum, Spectrum(mesh=(6, 6, 6))
+USUAL, LARGE = PRESETS["paper"].spectrum, SpectrumSettings(mesh=(6, 6, 6))
 
 
 def load(path: Path) -> phonopy.Phonopy:

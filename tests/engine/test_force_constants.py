@@ -12,8 +12,7 @@ from toy_potentials import CUTOFF, EPSILON, SIGMA, Toy, limited
 from phononbench_flows.engine.batch import Budget, Failure
 from phononbench_flows.engine.force_constants import ForceConstants, displace, force_constants
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import PRESETS
-from phononbench_flows.protocol import ForceConstants as Settings
+from phononbench_flows.protocol import PRESETS, ForceConstantsSettings
 
 PAPER = PRESETS["paper"].force_constants
 
@@ -104,5 +103,5 @@ def test_crystals_finish_one_after_the_other(fcc, cu3au):
 
 def test_a_symmetric_crystal_is_displaced_once(fcc):
     assert len(displace(fcc, PAPER).displacements) == 1
-    both = Settings(plusminus="both")
+    both = ForceConstantsSettings(plusminus="both")
     assert len(displace(fcc, both).displacements) == 2

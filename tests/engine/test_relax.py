@@ -13,7 +13,7 @@ from toy_potentials import CUTOFF, EPSILON, SIGMA, Toy, limited
 from phononbench_flows.engine.batch import Budget, Failure, UndeliverableError
 from phononbench_flows.engine.relax import Relaxed, relax
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import PRESETS, Relaxation
+from phononbench_flows.protocol import PRESETS, RelaxationSettings
 from phononbench_flows.symmetry import symmetry
 
 PAPER = PRESETS["paper"].relaxation
@@ -131,7 +131,7 @@ def test_memory_that_runs_out_makes_smaller_batches(fcc):
 
 
 def test_unconverged_is_failed_with_the_force_that_is_left(low_symmetry):
-    (result,) = relax([low_symmetry], Toy(), Relaxation(steps_per_round=1, rounds=2))
+    (result,) = relax([low_symmetry], Toy(), RelaxationSettings(steps_per_round=1, rounds=2))
     assert isinstance(result, Failure)
     assert result.reason == Reason.NOT_CONVERGED
     assert "2 steps in 2 rounds" in result.detail
@@ -147,6 +147,6 @@ def test_an_exploding_crystal_is_given_up(fcc, low_symmetry):
 
 def test_a_round_that_ends_early_goes_on_in_the_next(low_symmetry):
     (whole,) = relax([low_symmetry], Toy(), PAPER)
-    (pieces,) = relax([low_symmetry], Toy(), Relaxation(steps_per_round=20, rounds=100))
+    (pieces,) = relax([low_symmetry], Toy(), RelaxationSettings(steps_per_round=20, rounds=100))
     assert relaxed(pieces).rounds > 1
     assert relaxed(pieces).structure.volume == pytest.approx(relaxed(whole).structure.volume, rel=2e-3)

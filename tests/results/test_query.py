@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
 from phononbench_flows.documents import CrystalDocument
-from phononbench_flows.results.query import QueryError, Question, Range, criteria, parse_where
+from phononbench_flows.results.query import CrystalQuery, QueryError, Range, criteria, parse_where
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client
 
@@ -70,46 +70,49 @@ def lowest(row: Row) -> float:
     return row["phonon"]["judged"]["frequency"]
 
 
-QUESTIONS: list[tuple[Question, Callable[[Row], bool]]] = [
-    (Question(), lambda row: True),
-    (Question(statuses=["stable"], sets=["Alpha"]), lambda row: row["status"] == "stable" and row["set"] == "Alpha"),
-    (Question(statuses=["failed", "known"]), lambda row: row["status"] in {"failed", "known"}),
-    (Question(sets=["Alpha", "Beta"]), lambda row: row["set"] in {"Alpha", "Beta"}),
-    (Question(protocols=[synthetic.PROTOCOL_ID]), lambda row: True),
-    (Question(protocols=["another"]), lambda row: False),
-    (Question(all_of=["O", "Fe"]), lambda row: {"O", "Fe"} <= set(row["elements"])),
-    (Question(any_of=["O", "Fe"]), lambda row: bool({"O", "Fe"} & set(row["elements"]))),
-    (Question(none_of=["O", "Fe"]), lambda row: not {"O", "Fe"} & set(row["elements"])),
+QUESTIONS: list[tuple[CrystalQuery, Callable[[Row], bool]]] = [
+    (CrystalQuery(), lambda row: True),
     (
-        Question(only=["O", "Fe", "Li", "U"]),
+        CrystalQuery(statuses=["stable"], sets=["Alpha"]),
+        lambda row: row["status"] == "stable" and row["set"] == "Alpha",
+    ),
+    (CrystalQuery(statuses=["failed", "known"]), lambda row: row["status"] in {"failed", "known"}),
+    (CrystalQuery(sets=["Alpha", "Beta"]), lambda row: row["set"] in {"Alpha", "Beta"}),
+    (CrystalQuery(protocols=[synthetic.PROTOCOL_ID]), lambda row: True),
+    (CrystalQuery(protocols=["another"]), lambda row: False),
+    (CrystalQuery(all_of=["O", "Fe"]), lambda row: {"O", "Fe"} <= set(row["elements"])),
+    (CrystalQuery(any_of=["O", "Fe"]), lambda row: bool({"O", "Fe"} & set(row["elements"]))),
+    (CrystalQuery(none_of=["O", "Fe"]), lambda row: not {"O", "Fe"} & set(row["elements"])),
+    (
+        CrystalQuery(only=["O", "Fe", "Li", "U"]),
         lambda row: bool(row["elements"]) and set(row["elements"]) <= {"O", "Fe", "Li", "U"},
     ),
     (
-        Question(all_of=["O"], none_of=["F"], nelements=Range(2, 3)),
+        CrystalQuery(all_of=["O"], none_of=["F"], nelements=Range(2, 3)),
         lambda row: "O" in row["elements"] and "F" not in row["elements"] and 2 <= row["nelements"] <= 3,
     ),
-    (Question(natoms=Range(None, 4)), lambda row: row.get("nsites") is not None and row["nsites"] <= 4),
-    (Question(natoms=Range(9, None)), lambda row: row.get("nsites") is not None and row["nsites"] >= 9),
-    (Question(natoms=Range(5, 5)), lambda row: row.get("nsites") == 5),
+    (CrystalQuery(natoms=Range(None, 4)), lambda row: row.get("nsites") is not None and row["nsites"] <= 4),
+    (CrystalQuery(natoms=Range(9, None)), lambda row: row.get("nsites") is not None and row["nsites"] >= 9),
+    (CrystalQuery(natoms=Range(5, 5)), lambda row: row.get("nsites") == 5),
     (
-        Question(crystal_systems=["cubic", "triclinic"]),
+        CrystalQuery(crystal_systems=["cubic", "triclinic"]),
         lambda row: (row.get("symmetry_relaxed") or {}).get("crystal_system") in {"Cubic", "Triclinic"},
     ),
     (
-        Question(space_groups=["Pnma", 194]),
+        CrystalQuery(space_groups=["Pnma", 194]),
         lambda row: (row.get("symmetry_relaxed") or {}).get("number") in {62, 194},
     ),
-    (Question(formulas=["Fe", "Li2"]), lambda row: row.get("formula_pretty") in {"Fe", "Li"}),
-    (Question(reasons=["unparsable"]), lambda row: row.get("reason") == "unparsable"),
-    (Question(condition={"band_gap": 1.5}), lambda row: row["condition"] == {"band_gap": 1.5}),
-    (Question(statuses=["stable"], threshold=-0.1), lambda row: judged(row) and not lowest(row) < -0.1),
-    (Question(statuses=["unstable"], threshold=-0.1), lambda row: judged(row) and lowest(row) < -0.1),
+    (CrystalQuery(formulas=["Fe", "Li2"]), lambda row: row.get("formula_pretty") in {"Fe", "Li"}),
+    (CrystalQuery(reasons=["unparsable"]), lambda row: row.get("reason") == "unparsable"),
+    (CrystalQuery(condition={"band_gap": 1.5}), lambda row: row["condition"] == {"band_gap": 1.5}),
+    (CrystalQuery(statuses=["stable"], threshold=-0.1), lambda row: judged(row) and not lowest(row) < -0.1),
+    (CrystalQuery(statuses=["unstable"], threshold=-0.1), lambda row: judged(row) and lowest(row) < -0.1),
     (
-        Question(statuses=["failed", "stable"], threshold=-1e-5),
+        CrystalQuery(statuses=["failed", "stable"], threshold=-1e-5),
         lambda row: row["status"] == "failed" or (judged(row) and not lowest(row) < -1e-5),
     ),
     (
-        Question(statuses=["stable"], where={"$or": [{"set": "Beta"}, {"nsites": {"$lt": 4}}]}),
+        CrystalQuery(statuses=["stable"], where={"$or": [{"set": "Beta"}, {"nsites": {"$lt": 4}}]}),
         lambda row: row["status"] == "stable" and (row["set"] == "Beta" or row["nsites"] < 4),
     ),
 ]
@@ -127,30 +130,30 @@ def test_a_filter_finds_what_is_meant(store, question, meant):
 def test_the_protocols_own_threshold_changes_nothing(store):
     own = synthetic.PROTOCOL.judgement.threshold
     for status in ("stable", "unstable"):
-        again = criteria(Question(statuses=[status], threshold=own))
+        again = criteria(CrystalQuery(statuses=[status], threshold=own))
         assert store.count(again) == store.count({"status": status}) > 0
 
 
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (Question(statuses=["steady"]), "no status 'steady'"),
-        (Question(reasons=["bad luck"]), "no reason"),
-        (Question(crystal_systems=["Cubic"]), "no crystal system"),
-        (Question(all_of=["Xx"]), "no element 'Xx'"),
-        (Question(any_of=[""]), "no element ''"),
-        (Question(none_of=["o"]), "no element 'o'"),
-        (Question(only=["O", "Q"]), "no element 'Q'"),
-        (Question(space_groups=["231"]), "no space group"),
-        (Question(space_groups=["Fmm"]), "no space group"),
-        (Question(formulas=["NaCl("]), "no chemical formula"),
-        (Question(formulas=["Xx2"]), "no element"),
-        (Question(threshold=-0.1), "needs one verdict"),
-        (Question(statuses=["stable", "unstable"], threshold=-0.1), "needs one verdict"),
-        (Question(statuses=["stable"], threshold=0.1), "makes no sense"),
-        (Question(where={"$where": "1"}), r"may not contain \$where"),
-        (Question(where={"$or": [{"a": 1}, {"b": {"$not": {"$function": {}}}}]}), r"may not contain \$function"),
-        (Question(where={"$expr": {"$eq": [1, 1]}}), r"may not contain \$expr"),
+        (CrystalQuery(statuses=["steady"]), "no status 'steady'"),
+        (CrystalQuery(reasons=["bad luck"]), "no reason"),
+        (CrystalQuery(crystal_systems=["Cubic"]), "no crystal system"),
+        (CrystalQuery(all_of=["Xx"]), "no element 'Xx'"),
+        (CrystalQuery(any_of=[""]), "no element ''"),
+        (CrystalQuery(none_of=["o"]), "no element 'o'"),
+        (CrystalQuery(only=["O", "Q"]), "no element 'Q'"),
+        (CrystalQuery(space_groups=["231"]), "no space group"),
+        (CrystalQuery(space_groups=["Fmm"]), "no space group"),
+        (CrystalQuery(formulas=["NaCl("]), "no chemical formula"),
+        (CrystalQuery(formulas=["Xx2"]), "no element"),
+        (CrystalQuery(threshold=-0.1), "needs one verdict"),
+        (CrystalQuery(statuses=["stable", "unstable"], threshold=-0.1), "needs one verdict"),
+        (CrystalQuery(statuses=["stable"], threshold=0.1), "makes no sense"),
+        (CrystalQuery(where={"$where": "1"}), r"may not contain \$where"),
+        (CrystalQuery(where={"$or": [{"a": 1}, {"b": {"$not": {"$function": {}}}}]}), r"may not contain \$function"),
+        (CrystalQuery(where={"$expr": {"$eq": [1, 1]}}), r"may not contain \$expr"),
     ],
 )
 def test_what_cannot_be_asked(question, words):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
 from phononbench_flows.outcomes import Stage, Status
-from phononbench_flows.protocol import PRESETS, ForceConstants, Protocol
+from phononbench_flows.protocol import PRESETS, ForceConstantsSettings, Protocol
 from phononbench_flows.sets.chunks import Costed, bounded, cost, costed
 from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.store import ResultsStore
@@ -13,7 +13,7 @@ PAPER = PRESETS["paper"]
 
 
 def test_the_cost_counts_atoms_displacements_and_supercells():
-    small = Protocol(force_constants=ForceConstants(supercell=(1, 1, 1)))
+    small = Protocol(force_constants=ForceConstantsSettings(supercell=(1, 1, 1)))
     assert cost(10, "1", PAPER) == 10 * (100 + 8 * 60)
     assert cost(10, None, PAPER) == cost(10, "1", PAPER)
     assert cost(10, "-1", PAPER) == 10 * (100 + 8 * 30)

@@ -4,10 +4,10 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import Screening
+from phononbench_flows.protocol import ScreeningSettings
 from phononbench_flows.structures import check
 
-RULES = Screening()
+RULES = ScreeningSettings()
 
 
 def verdict(lattice: Lattice, species: list[object], coordinates: list[list[float]]) -> tuple[Reason | None, str]:

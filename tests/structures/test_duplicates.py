@@ -10,10 +10,10 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from samples import CIF
 
-from phononbench_flows.protocol import Screening
+from phononbench_flows.protocol import ScreeningSettings
 from phononbench_flows.structures import Matcher, content_hash, duplicates, load_reference, parse, read_inputs
 
-RULES = Screening()
+RULES = ScreeningSettings()
 
 
 def test_hash_ignores_order_images_and_noise(nacl: Structure) -> None:

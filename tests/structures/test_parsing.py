@@ -14,14 +14,14 @@ from pymatgen.io.cif import CifWriter
 from samples import CIF, DEFAULT_ATOMS, FRAME, PHONOPY, POSCAR, cif
 
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.protocol import Screening
+from phononbench_flows.protocol import ScreeningSettings
 from phononbench_flows.structures import RawCrystal, Rejection, check, parse, parse_all, read_inputs
 
 
 def reason_of(text: str | bytes, found: str = "cif") -> str:
     """What becomes of the text after parsing and checking."""
     parsed = parse(found, text if isinstance(text, bytes) else text.encode())
-    rejection = parsed if isinstance(parsed, Rejection) else check(parsed, Screening(), None)
+    rejection = parsed if isinstance(parsed, Rejection) else check(parsed, ScreeningSettings(), None)
     if rejection is None:
         return "good"
     assert rejection.detail
@@ -316,4 +316,4 @@ def test_dft_cells(shared_data: Path) -> None:
     for given in read_inputs([shared_data / "dft_force_sets"]):
         parsed = parse(given.format, given.data)
         assert isinstance(parsed, Structure)
-        assert check(parsed, Screening(), None) is None
+        assert check(parsed, ScreeningSettings(), None) is None

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from phononbench_flows.documents import SetDocument
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import ResultsStore
 
@@ -42,7 +43,7 @@ _COUNTS = ("nsites", "nelements", "space_group")
 _WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", *_JUDGE)
 
 
-class SelectionError(ValueError):
+class SelectionError(PhononBenchError):
     """A store that does not hold what was asked for, or more than one thing that was. The message is a sentence."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phononbench_flows.analysis import scripts
+from phononbench_flows.tables import scripts
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 

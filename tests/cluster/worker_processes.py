@@ -39,7 +39,7 @@ HASTY = Limits(lock=0.3, settle=0.0)
 """A janitor who need not wait, since no worker lives while it looks."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["crew", "light_jobs", "toy_potentials", "torch._dynamo"])
+_context.set_forkserver_preload(["worker_processes", "dummy_jobs", "toy_potentials", "torch._dynamo"])
 
 
 def connect(database: str) -> LaunchPad:

@@ -12,12 +12,12 @@ import pytest
 from made_sets import crystal, fill, judged, system
 from pydantic import ValidationError
 
-from phononbench_flows.analysis import plots, tables
-from phononbench_flows.analysis.rows import Crystals, SelectionError, read_crystals
-from phononbench_flows.analysis.table_files import markdown, write_table
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.statistics import wilson
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.tables import frames, plots
+from phononbench_flows.tables.files import markdown, write_table
+from phononbench_flows.tables.rows import Crystals, SelectionError, read_crystals
 
 
 @pytest.fixture
@@ -106,21 +106,21 @@ def test_both_stores_give_the_same_tables(store, mongo_database):
 
 
 def all_tables(crystals: Crystals) -> dict[str, pd.DataFrame]:
-    funnels = tables.funnel_table(crystals)
+    funnels = frames.funnel_table(crystals)
     return {
         "funnels": funnels,
-        "turns": tables.ranking_turns(funnels),
-        "pairs": tables.pair_table(funnels),
-        "samples": tables.samples_table(funnels),
-        "convergence": tables.convergence_table(funnels),
-        "thresholds": tables.threshold_table(crystals),
-        "failures": tables.failure_table(crystals),
-        "systems": tables.breakdown(crystals, "crystal_system"),
-        "elements of crystals": tables.breakdown(crystals, "nelements"),
-        "band gap": tables.condition_table(crystals, "band_gap"),
-        "elements": tables.element_table(crystals),
-        "speed": tables.speed_table(crystals.sets.values()),
-        "architectures": tables.architecture_table(crystals.sets.values()),
+        "turns": frames.ranking_turns(funnels),
+        "pairs": frames.pair_table(funnels),
+        "samples": frames.samples_table(funnels),
+        "convergence": frames.convergence_table(funnels),
+        "thresholds": frames.threshold_table(crystals),
+        "failures": frames.failure_table(crystals),
+        "systems": frames.breakdown(crystals, "crystal_system"),
+        "elements of crystals": frames.breakdown(crystals, "nelements"),
+        "band gap": frames.condition_table(crystals, "band_gap"),
+        "elements": frames.element_table(crystals),
+        "speed": frames.speed_table(crystals.sets.values()),
+        "architectures": frames.architecture_table(crystals.sets.values()),
     }
 
 
@@ -139,7 +139,7 @@ def expected(count: int, total: int) -> tuple[float, float, float]:
 
 
 def test_funnel_table(crystals):
-    a, b = (row for _, row in tables.funnel_table(crystals).iterrows())
+    a, b = (row for _, row in frames.funnel_table(crystals).iterrows())
     assert (a["set"], b["set"]) == ("A", "B")
     counts = ["generated", "not_handed_in", "duplicate", "known", "unique", "rejected", "accepted", "pending"]
     counts += ["failed", "failed_relaxation", "relaxed", "judged", "stable", "unstable"]
@@ -154,26 +154,26 @@ def test_funnel_table(crystals):
 
 
 def test_total_adds_up(crystals):
-    found = tables.total(tables.funnel_table(crystals))
-    assert (found["set"], found["generated"], found["relaxed"], found["stable"]) == (tables.ALL, 32, 17, 6)
+    found = frames.total(frames.funnel_table(crystals))
+    assert (found["set"], found["generated"], found["relaxed"], found["stable"]) == (frames.ALL, 32, 17, 6)
     assert rate_of(found, "per_relaxed") == expected(6, 17)
     assert rate_of(found, "per_generated") == expected(6, 32)
 
 
 def test_the_ranking_turns_with_the_denominator(crystals):
-    (warning,) = tables.ranking_turns(tables.funnel_table(crystals))["warning"]
+    (warning,) = frames.ranking_turns(frames.funnel_table(crystals))["warning"]
     assert warning == "A leads B per relaxed (40.0 to 33.3 %), but trails it per generated (10.0 to 33.3 %)."
 
 
 @pytest.mark.parametrize("rates", [[(0.5, 0.5), (0.4, 0.4)], [(0.5, 0.3), (0.5, 0.4)], [(0.5, 0.4), (0.4, 0.4)]])
 def test_a_tie_is_no_turn(rates):
     rows = [{"set": name, "per_relaxed": a, "per_generated": b} for name, (a, b) in zip("AB", rates, strict=True)]
-    assert tables.ranking_turns(pd.DataFrame(rows)).empty
+    assert frames.ranking_turns(pd.DataFrame(rows)).empty
 
 
 def test_pairs_are_corrected_for_their_number():
     rows = [{"set": name, "stable": k, "relaxed": n} for name, k, n in (("A", 30, 60), ("B", 20, 60), ("C", 5, 60))]
-    table = tables.pair_table(pd.DataFrame([*rows, {"set": "D", "stable": 0, "relaxed": 0}]))
+    table = frames.pair_table(pd.DataFrame([*rows, {"set": "D", "stable": 0, "relaxed": 0}]))
     assert list(zip(table["first"], table["second"], strict=True)) == [("A", "B"), ("A", "C"), ("B", "C")]
     assert table["difference"].to_list() == pytest.approx([10 / 60, 25 / 60, 15 / 60])
     assert ((table["difference_low"] < table["difference"]) & (table["difference"] < table["difference_high"])).all()
@@ -182,17 +182,17 @@ def test_pairs_are_corrected_for_their_number():
 
 
 def test_samples_needed(crystals):
-    a, b = tables.samples_table(tables.funnel_table(crystals), half_width=0.1).to_dict("records")
+    a, b = frames.samples_table(frames.funnel_table(crystals), half_width=0.1).to_dict("records")
     # Wilson's interval for a rate of 0.4 is 0.2 wide from 90 crystals on; 1 of 4 generated was relaxed.
     assert (a["needed"], a["more_relaxed"], a["more_generated"]) == (89, 84, 336)
     assert a["half_width"] == pytest.approx((a["per_relaxed_high"] - a["per_relaxed_low"]) / 2)
     assert (b["more_relaxed"], b["more_generated"]) == (b["needed"] - 12, b["needed"] - 12)
-    enough = tables.samples_table(tables.funnel_table(crystals), half_width=0.49)
+    enough = frames.samples_table(frames.funnel_table(crystals), half_width=0.49)
     assert enough["more_relaxed"].to_list() == [0, 0]
 
 
 def test_rate_by_threshold(crystals):
-    table = tables.threshold_table(crystals, [-1e-7, -1e-5, -1e-3, -0.05, -0.1, -1.0])
+    table = frames.threshold_table(crystals, [-1e-7, -1e-5, -1e-3, -0.05, -0.1, -1.0])
     stable = table.pivot_table(index=["set", "q_points"], columns="threshold_thz", values="stable", sort=False)
     columns = [-1e-7, -1e-5, -1e-3, -0.05, -0.1, -1.0]
     # What lies on the threshold is stable.
@@ -202,19 +202,19 @@ def test_rate_by_threshold(crystals):
     assert stable.loc[("B", "path"), columns].to_list() == [3, 3, 4, 4, 7, 12]
     assert set(table.loc[table["set"] == "A", "relaxed"]) == {5}
     at_the_protocols = table[(table["threshold_thz"] == -1e-3) & (table["q_points"] == "judged")]
-    funnels = tables.funnel_table(crystals)
+    funnels = frames.funnel_table(crystals)
     assert at_the_protocols["per_relaxed"].to_list() == funnels["per_relaxed"].to_list()
     assert at_the_protocols["per_relaxed_low"].to_list() == pytest.approx(funnels["per_relaxed_low"].to_list())
 
 
 def test_thresholds_are_ten_to_a_decade():
-    assert len(tables.THRESHOLDS) == 71
-    assert {-1e-7, -1e-5, -1e-3, -0.01, -0.1, -1.0} < set(tables.THRESHOLDS)
-    assert sorted(tables.THRESHOLDS, reverse=True) == list(tables.THRESHOLDS)
+    assert len(frames.THRESHOLDS) == 71
+    assert {-1e-7, -1e-5, -1e-3, -0.01, -0.1, -1.0} < set(frames.THRESHOLDS)
+    assert sorted(frames.THRESHOLDS, reverse=True) == list(frames.THRESHOLDS)
 
 
 def test_convergence_ends_at_the_rate(crystals):
-    table = tables.convergence_table(tables.funnel_table(crystals))
+    table = frames.convergence_table(frames.funnel_table(crystals))
     for _, curve in table.groupby("set"):
         last = curve.iloc[-1]
         assert last["order_low"] == last["order_high"] == pytest.approx(last["per_relaxed"])
@@ -224,7 +224,7 @@ def test_convergence_ends_at_the_rate(crystals):
 
 
 def test_failures_by_stage_and_reason(crystals):
-    table = tables.failure_table(crystals)
+    table = frames.failure_table(crystals)
     assert table.drop(columns="share").to_numpy().tolist() == [
         ["A", "failed", "screened", "not_converged", 2],
         ["A", "failed", "relaxed", "exception", 1],
@@ -234,12 +234,12 @@ def test_failures_by_stage_and_reason(crystals):
 
 
 def test_breakdown_by_crystal_system(crystals):
-    table = tables.breakdown(crystals, "crystal_system").set_index(["set", "crystal_system"])
+    table = frames.breakdown(crystals, "crystal_system").set_index(["set", "crystal_system"])
     assert table[["relaxed", "stable", "unstable"]].to_dict("index") == {
         ("A", "Cubic"): {"relaxed": 3, "stable": 1, "unstable": 1},
         ("A", "Triclinic"): {"relaxed": 2, "stable": 1, "unstable": 1},
-        (tables.ALL, "Cubic"): {"relaxed": 3, "stable": 1, "unstable": 1},
-        (tables.ALL, "Triclinic"): {"relaxed": 2, "stable": 1, "unstable": 1},
+        (frames.ALL, "Cubic"): {"relaxed": 3, "stable": 1, "unstable": 1},
+        (frames.ALL, "Triclinic"): {"relaxed": 2, "stable": 1, "unstable": 1},
     }
     assert rate_of(table.loc[("A", "Cubic")], "per_relaxed") == expected(1, 3)
     assert table.loc["A", "share"].to_list() == pytest.approx([0.6, 0.4])
@@ -247,40 +247,40 @@ def test_breakdown_by_crystal_system(crystals):
 
 def test_a_set_called_all_is_not_all_sets(store):
     store.put(judged(0.0, "all", **system("Cubic")))
-    table = tables.breakdown(read_crystals(store), "crystal_system").set_index(["set", "crystal_system"])
+    table = frames.breakdown(read_crystals(store), "crystal_system").set_index(["set", "crystal_system"])
     assert table.loc[("all", "Cubic"), "relaxed"] == 1
-    assert table.loc[(tables.ALL, "Cubic"), "relaxed"] == 4
+    assert table.loc[(frames.ALL, "Cubic"), "relaxed"] == 4
     with pytest.raises(ValidationError, match="set"):
-        SetDocument(set=tables.ALL)
+        SetDocument(set=frames.ALL)
 
 
 def test_breakdown_by_number_of_elements(crystals):
-    table = tables.breakdown(crystals, "nelements")
+    table = frames.breakdown(crystals, "nelements")
     of_a = table[table["set"] == "A"]
     assert of_a[["nelements", "relaxed", "stable"]].to_numpy().tolist() == [[1, 3, 1], [2, 2, 1]]
-    both = table[table["set"] == tables.ALL]
+    both = table[table["set"] == frames.ALL]
     assert both[["nelements", "relaxed", "stable"]].to_numpy().tolist() == [[1, 15, 5], [2, 2, 1]]
     # One set is not followed by itself under another name.
-    assert set(tables.breakdown(crystals.only(["A"]), "nelements")["set"]) == {"A"}
+    assert set(frames.breakdown(crystals.only(["A"]), "nelements")["set"]) == {"A"}
 
 
 def test_crystal_systems_come_in_their_order(store):
     store.put(judged(0.0, **system("Trigonal")), judged(0.0, **system("Hexagonal")))
-    table = tables.breakdown(read_crystals(store, sets=["A"]), "crystal_system")
+    table = frames.breakdown(read_crystals(store, sets=["A"]), "crystal_system")
     assert table["crystal_system"].to_list() == ["Cubic", "Hexagonal", "Trigonal", "Triclinic"]
 
 
 def test_conditions(crystals):
-    table = tables.condition_table(crystals, "band_gap")
+    table = frames.condition_table(crystals, "band_gap")
     assert table[["band_gap", "generated", "relaxed", "stable"]].to_numpy().tolist() == [[0.5, 4, 4, 1], [1.5, 8, 8, 3]]
     assert rate_of(table.iloc[1], "per_relaxed") == expected(3, 8)
-    assert tables.condition_table(crystals, "pressure").empty
+    assert frames.condition_table(crystals, "pressure").empty
 
 
 def test_what_was_not_handed_in_counts_for_the_one_condition_of_its_set(store):
     store.put_set(SetDocument(set="A", n_generated=20, condition={"band_gap": 0.5}))
     store.put_set(SetDocument(set="B", n_generated=99))
-    table = tables.condition_table(read_crystals(store), "band_gap").set_index("band_gap")
+    table = frames.condition_table(read_crystals(store), "band_gap").set_index("band_gap")
     # All of A asked for 0.5 eV; which of B were not handed in for which of its two gaps is not known.
     assert table["not_handed_in"].to_dict() == {0.5: 9, 1.5: 0}
     assert table.loc[0.5, "generated"] == 20 + 1
@@ -290,14 +290,14 @@ def test_what_was_not_handed_in_counts_for_the_one_condition_of_its_set(store):
 def test_a_condition_may_have_any_name(store, key):
     store.put_set(SetDocument(set="A", condition={key: "asked", "stable": True}))
     crystals = read_crystals(store, sets=["A"])
-    table = tables.condition_table(crystals, key)
+    table = frames.condition_table(crystals, key)
     assert table[[key, "relaxed", "stable"]].to_numpy().tolist() == [["asked", 5, 2]]
-    table = tables.condition_table(crystals, "stable")
+    table = frames.condition_table(crystals, "stable")
     assert table[["condition_stable", "relaxed", "stable"]].to_numpy().tolist() == [[True, 5, 2]]
 
 
 def test_elements(crystals):
-    table = tables.element_table(crystals.only(["A"])).set_index("element")
+    table = frames.element_table(crystals.only(["A"])).set_index("element")
     assert table[["relaxed", "stable", "unstable"]].to_dict("index") == {
         "O": {"relaxed": 4, "stable": 2, "unstable": 1},
         "Li": {"relaxed": 2, "stable": 1, "unstable": 1},
@@ -308,10 +308,10 @@ def test_elements(crystals):
 
 
 def test_speed_and_architecture(crystals):
-    speed = tables.speed_table(crystals.sets.values())
+    speed = frames.speed_table(crystals.sets.values())
     assert speed[["set", "generated", "hours", "per_minute"]].iloc[0].to_list() == ["A", 20, 120 / 3600, 10.0]
     assert speed.iloc[1][["generated", "hours", "per_minute"]].isna().all()
-    table = tables.architecture_table(crystals.sets.values())
+    table = frames.architecture_table(crystals.sets.values())
     assert table["parameters"].to_list() == [7, pd.NA]
 
 
@@ -324,7 +324,7 @@ def test_tables_of_a_set_that_has_only_begun(tmp_path):
     assert pd.isna(found["funnels"]["per_relaxed"][0])
     for name in ("turns", "pairs", "samples", "convergence", "thresholds", "systems", "elements"):
         assert found[name].empty, name
-    assert tables.total(found["funnels"])["per_relaxed"] is None
+    assert frames.total(found["funnels"])["per_relaxed"] is None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def bars(figure: Any) -> dict[str, list[float]]:
 
 
 def test_bars_are_the_counts_and_arms_the_interval(crystals):
-    table = tables.breakdown(crystals.only(["A"]), "crystal_system")
+    table = frames.breakdown(crystals.only(["A"]), "crystal_system")
     figure = plots.groups_plot(table, "crystal_system")
     assert bars(figure) == {"stable": [1, 1], "unstable": [1, 1], "failed after the relaxation": [1, 0]}
     (arms,) = (c for c in figure.axes[0].containers if c.get_label() == "95 % interval")

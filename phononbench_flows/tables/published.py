@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from phononbench_flows.analysis.table_files import records
+from phononbench_flows.tables.files import records
 
 RESAMPLED = ("InvDesFlow-AL", "MP20")
 """Model and training set of the row of Table 3 that was drawn from another one; it is left out of all sums."""
@@ -37,7 +37,7 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame, on: Sequence[str]) -> pd
     where they have nothing in common.
 
     Args:
-        ours: a table of :mod:`phononbench_flows.analysis.tables`.
+        ours: a table of :mod:`phononbench_flows.tables.frames`.
         published: from :func:`read_published`.
         on: columns by which rows belong together.
     """

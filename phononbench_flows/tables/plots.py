@@ -1,4 +1,4 @@
-"""Figures of the tables: a function takes a table of :mod:`phononbench_flows.analysis.tables` and gives a figure.
+"""Figures of the tables: a function takes a table of :mod:`phononbench_flows.tables.frames` and gives a figure.
 
 Bars and points carry 95 % intervals. The colours are those of Okabe and Ito, which colour-blind people tell apart.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from phononbench_flows.analysis.table_files import heading
+from phononbench_flows.tables.files import heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

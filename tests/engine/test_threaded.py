@@ -8,7 +8,7 @@ import torch_sim as ts
 from ase.build import bulk
 from toy_potentials import Toy
 
-from phononbench_flows.engine.cores import OnCores
+from phononbench_flows.engine.threaded import ThreadedModel
 
 
 def crystals(*repeats: int) -> ts.SimState:
@@ -23,7 +23,7 @@ def crystals(*repeats: int) -> ts.SimState:
 @pytest.mark.parametrize("repeats", [(1,), (1, 1), (3, 1, 2, 20, 1), (40, 1), (1,) * 50])
 def test_gives_what_the_model_gives_for_the_whole(repeats):
     state = crystals(*repeats)
-    whole, parts = Toy()(state), OnCores(Toy(), cores=3)(state)
+    whole, parts = Toy()(state), ThreadedModel(Toy(), cores=3)(state)
     assert set(parts) == set(whole)
     for key, value in whole.items():
         assert torch.allclose(parts[key], value, rtol=0, atol=1e-10), key
@@ -31,7 +31,7 @@ def test_gives_what_the_model_gives_for_the_whole(repeats):
 
 def test_parts_run_side_by_side():
     both = threading.Barrier(2, timeout=30)
-    OnCores(Toy(lambda state: both.wait()), cores=2)(crystals(2, 2))
+    ThreadedModel(Toy(lambda state: both.wait()), cores=2)(crystals(2, 2))
 
 
 def test_what_the_model_raises_comes_through():
@@ -39,4 +39,4 @@ def test_what_the_model_raises_comes_through():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        OnCores(Toy(full), cores=2)(crystals(1, 1, 1))
+        ThreadedModel(Toy(full), cores=2)(crystals(1, 1, 1))

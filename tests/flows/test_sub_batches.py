@@ -10,8 +10,8 @@ import time
 import pytest
 
 from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.flows import portions, time_limit
-from phononbench_flows.flows.portions import OutOfTimeError, by_attempts, set_aside, work_through
+from phononbench_flows.flows import sub_batches, time_limit
+from phononbench_flows.flows.sub_batches import OutOfTimeError, by_attempts, set_aside, work_through
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.store import ResultsStore
 
@@ -25,7 +25,7 @@ def store(tmp_path):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     monkeypatch.setattr(time_limit, "_state", time_limit._State())
-    monkeypatch.setattr(portions, "_pace", {})
+    monkeypatch.setattr(sub_batches, "_pace", {})
 
 
 def crystals(store: ResultsStore, attempts: list[int]) -> list[CrystalDocument]:
@@ -54,11 +54,11 @@ class Engine:
 
     def __init__(self, store: ResultsStore, deadly: set[str] = frozenset(), sleep=lambda seconds: None) -> None:
         self.store, self.deadly, self.sleep = store, deadly, sleep
-        self.portions: list[list[str]] = []
+        self.sub_batches: list[list[str]] = []
 
-    def __call__(self, portion: list[CrystalDocument]) -> None:
-        self.portions.append([d.id for d in portion])
-        for document in portion:
+    def __call__(self, sub_batch: list[CrystalDocument]) -> None:
+        self.sub_batches.append([d.id for d in sub_batch])
+        for document in sub_batch:
             assert self.store.get(document.key).attempts == document.attempts > 0
             if document.id in self.deadly:
                 raise Killed
@@ -83,9 +83,9 @@ def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
         patched.setattr(engine.store, "put", lambda *docs, put=store.put: put(*docs) if not dead else None)
         dead = []
 
-        def compute(portion):
+        def compute(sub_batch):
             try:
-                engine(portion)
+                engine(sub_batch)
             except Killed:
                 dead.append(True)
                 raise
@@ -100,13 +100,13 @@ def test_all_fresh_crystals_come_together_and_marks_go_with_the_stage(store):
     documents = crystals(store, [0] * 5)
     engine = Engine(store)
     assert run(documents, store, engine)
-    assert [len(p) for p in engine.portions] == [5]
+    assert [len(p) for p in engine.sub_batches] == [5]
     assert {d.attempts for d in store.documents()} == {0}
 
 
 def test_those_that_were_there_at_a_kill_come_later_and_alone():
     documents = [CrystalDocument.model_construct(id=str(i), attempts=n) for i, n in enumerate([2, 1, 0, 1, 0])]
-    assert [[d.id for d in portion] for portion in by_attempts(documents)] == [["2", "4"], ["1"], ["3"], ["0"]]
+    assert [[d.id for d in sub_batch] for sub_batch in by_attempts(documents)] == [["2", "4"], ["1"], ["3"], ["0"]]
     assert list(by_attempts([])) == []
 
 
@@ -120,7 +120,7 @@ def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighb
     culprit = store.get("toys-5@p")
     assert (culprit.status, culprit.reason, culprit.stage) == (Status.FAILED, Reason.KILLED_WORKER, Stage.SCREENED)
     assert "3 workers" in culprit.detail
-    assert engine.portions.count(["toys-5"]) == 3
+    assert engine.sub_batches.count(["toys-5"]) == 3
     others = list(store.documents({"id": {"$ne": "toys-5"}}))
     assert {(d.stage, d.status, d.attempts) for d in others} == {(Stage.RELAXED, Status.PENDING, 0)}
     assert len(others) == 11
@@ -129,9 +129,9 @@ def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighb
 def test_an_error_that_the_worker_outlives_counts_for_nothing(store):
     documents = crystals(store, [0, 0, 1])
 
-    def failing(portion):
-        portion[0].stage, portion[0].attempts = Stage.RELAXED, 0
-        store.put(portion[0])
+    def failing(sub_batch):
+        sub_batch[0].stage, sub_batch[0].attempts = Stage.RELAXED, 0
+        store.put(sub_batch[0])
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
@@ -146,7 +146,7 @@ def test_what_another_worker_has_done_meanwhile_is_left_as_it_is(store):
         store.put(document)
     engine = Engine(store)
     assert run(stale, store, engine)
-    assert engine.portions == [["toys-2"]]
+    assert engine.sub_batches == [["toys-2"]]
     assert [d.stage for d in store.documents(sort={"key": 1})] == ["judged", "judged", "relaxed"]
 
 
@@ -156,7 +156,7 @@ def test_near_the_end_of_the_slurm_job_nothing_is_begun(store, monkeypatch):
     engine = Engine(store)
     with pytest.raises(OutOfTimeError, match="run it again"):
         run(documents, store, engine)
-    assert engine.portions == []
+    assert engine.sub_batches == []
     assert {d.attempts for d in store.documents()} == {0}
     assert run([], store, engine), "where nothing waits, nothing is left over"
 
@@ -178,14 +178,14 @@ class Clock:
 
 def test_the_rest_is_left_when_time_runs_out_on_the_way(store, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(portions, "time", clock)
+    monkeypatch.setattr(sub_batches, "time", clock)
     monkeypatch.setattr(time_limit, "time", clock)
     documents = crystals(store, [0] * 30)
     time_limit.begin_nothing_after(20.0)
     engine = Engine(store, sleep=clock.sleep)
     assert not run(documents, store, engine)
     # Four to see how long one takes, then always half of what the time left allows.
-    assert [len(portion) for portion in engine.portions] == [4, 8, 4, 2, 1, 1]
+    assert [len(sub_batch) for sub_batch in engine.sub_batches] == [4, 8, 4, 2, 1, 1]
     assert clock.now == 1e9 + 20.0
     assert store.count({"stage": "relaxed"}) == 20
     assert store.count({"attempts": {"$gt": 0}}) == 0
@@ -193,7 +193,7 @@ def test_the_rest_is_left_when_time_runs_out_on_the_way(store, monkeypatch):
 
 def test_a_crystal_longer_than_the_time_left_is_not_begun(store):
     time_limit.begin_nothing_after(10.0)
-    portions._pace[Stage.SCREENED] = 11.0
+    sub_batches._pace[Stage.SCREENED] = 11.0
     with pytest.raises(OutOfTimeError):
         run(crystals(store, [0]), store, Engine(store))
 
@@ -218,12 +218,12 @@ def test_after_a_signal_a_portion_is_ended_and_none_begun(number, store, signals
     documents = crystals(store, [0, 0, 1, 1])
     engine = Engine(store)
 
-    def told(portion):
+    def told(sub_batch):
         os.kill(os.getpid(), number)
-        engine(portion)
+        engine(sub_batch)
 
     assert not run(documents, store, told)
-    assert engine.portions == [["toys-0", "toys-1"]]
+    assert engine.sub_batches == [["toys-0", "toys-1"]]
     assert [d.attempts for d in store.documents(sort={"key": 1})] == [0, 0, 1, 1]
 
 
@@ -231,9 +231,9 @@ def test_after_the_grace_a_portion_is_left_without_a_mark(store, signals, monkey
     monkeypatch.setattr(time_limit, "GRACE_SECONDS", 1)
     documents = crystals(store, [0, 0])
 
-    def endless(portion):
-        portion[0].stage, portion[0].attempts = Stage.RELAXED, 0
-        store.put(portion[0])
+    def endless(sub_batch):
+        sub_batch[0].stage, sub_batch[0].attempts = Stage.RELAXED, 0
+        store.put(sub_batch[0])
         os.kill(os.getpid(), signal.SIGTERM)
         while True:
             time.sleep(0.01)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phononbench_flows.analysis.rows import Q_POINTS, Crystals
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.outcomes import Status
 from phononbench_flows.statistics import (
@@ -30,6 +29,7 @@ from phononbench_flows.statistics import (
     wilson,
     wilson_bounds,
 )
+from phononbench_flows.tables.rows import Q_POINTS, Crystals
 
 THRESHOLDS = tuple(float(f"{-(10**exponent):.3g}") for exponent in np.linspace(-7, 0, 71))
 """Thresholds in THz from -1e-7 to -1, ten to a decade."""

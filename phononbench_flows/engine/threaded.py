@@ -15,7 +15,7 @@ from torch_sim.models.interface import ModelInterface
 _PART_ATOMS = 64
 
 
-class OnCores(ModelInterface):
+class ThreadedModel(ModelInterface):
     """A CPU model that splits a batch into parts and computes them side by side, each on one core.
 
     The model must bear being called from several threads at once.

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobflow import Response, job
 from pymongo.errors import AutoReconnect
 
-from phononbench_flows.flows.portions import OutOfTimeError
+from phononbench_flows.flows.sub_batches import OutOfTimeError
 
 
 @job

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import typer
 
-from phononbench_flows.analysis.plots import save
-from phononbench_flows.analysis.rows import Crystals, SelectionError, read_crystals
-from phononbench_flows.analysis.table_files import markdown, write_table
 from phononbench_flows.store import BlobError, ResultsStore, StoreError, configured_spec, full_spec
+from phononbench_flows.tables.files import markdown, write_table
+from phononbench_flows.tables.plots import save
+from phononbench_flows.tables.rows import Crystals, SelectionError, read_crystals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

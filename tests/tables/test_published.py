@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from published_counts import HOLDERS, SYSTEMS, TABLE_3, TABLE_4, documents, fill
 
-from phononbench_flows.analysis import scripts
-from phononbench_flows.analysis.rows import Crystals, read_crystals
 from phononbench_flows.documents import CrystalDocument
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.tables import scripts
+from phononbench_flows.tables.rows import Crystals, read_crystals
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 

@@ -1,6 +1,6 @@
-"""A chunk's crystals in portions: apart from those that may kill the worker, and small enough for the time left.
+"""A chunk's crystals in sub-batches: apart from those that may kill the worker, and small enough for the time left.
 
-A worker that begins a portion says so in its crystals' documents, and a crystal that ends a stage is free of it again.
+A worker that begins a sub-batch says so in its crystals' documents, and a crystal that ends a step is free of it again.
 So a crystal that is found with attempts was there when a worker was killed. Its neighbours were too, hence each of them
 is tried alone from then on: the innocent come through, and one that takes three more workers with it is set aside. It
 takes three because workers are killed from outside as well: with one or two, six random kills over two chunks of twenty
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 
 from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import time_limit
 from phononbench_flows.outcomes import Reason, Stage, Status
 from phononbench_flows.store import ResultsStore
@@ -23,13 +24,13 @@ from phononbench_flows.store import ResultsStore
 MAX_ATTEMPTS = 4
 """Workers that a crystal may take with it: the first, perhaps, in company, and three that had nothing else in work."""
 
-# Crystals of the first portion of a stage where time is limited and this process has not yet seen how long one takes.
+# Crystals of the first sub_batch of a stage where time is limited and this process has not yet seen how long one takes.
 _FIRST = 4
 
-_pace: dict[Stage, float] = {}  # seconds per weight, as of the last portion in this process, by the stage before
+_pace: dict[Stage, float] = {}  # seconds per weight, as of the last sub_batch in this process, by the stage before
 
 
-class OutOfTimeError(RuntimeError):
+class OutOfTimeError(PhononBenchError):
     """There is no time left to begin anything; run it again."""
 
 
@@ -68,7 +69,7 @@ def work_through(
     compute: Callable[[list[CrystalDocument]], None],
     weight: Callable[[CrystalDocument], float],
 ) -> bool:
-    """Compute crystals in portions; whether all of them were begun, or time ran out before.
+    """Compute crystals in sub-batches; whether all of them were begun, or time ran out before.
 
     Parameters:
         since: the stage that these crystals have completed.
@@ -76,35 +77,35 @@ def work_through(
         weight: what a crystal costs compared to others.
 
     Raises:
-        OutOfTimeError: there was no time for even one portion.
+        OutOfTimeError: there was no time for even one sub_batch.
     """
     waiting = deque(by_attempts(documents))
     begun = 0
     while waiting:
-        portion = waiting.popleft()
-        size = _affordable([weight(d) for d in portion], time_limit.seconds_left(), _pace.get(since))
+        sub_batch = waiting.popleft()
+        size = _affordable([weight(d) for d in sub_batch], time_limit.seconds_left(), _pace.get(since))
         if not size:
             if not begun:
                 raise OutOfTimeError("no time is left to compute anything; run it again to compute what is missing")
             return False
-        if size < len(portion):
-            waiting.appendleft(portion[size:])
+        if size < len(sub_batch):
+            waiting.appendleft(sub_batch[size:])
         begun += size
-        portion = still_waiting(portion[:size], store, since)
-        if not portion:
+        sub_batch = still_waiting(sub_batch[:size], store, since)
+        if not sub_batch:
             continue
         began = time.monotonic()
         try:
-            with _marked(portion, store, since), time_limit.interruptible():
-                compute(portion)
+            with _marked(sub_batch, store, since), time_limit.interruptible():
+                compute(sub_batch)
         except time_limit.StopNow:
             return False
-        _pace[since] = (time.monotonic() - began) / sum(map(weight, portion))
+        _pace[since] = (time.monotonic() - began) / sum(map(weight, sub_batch))
     return True
 
 
 def _affordable(weights: Sequence[float], seconds: float, pace: float | None) -> int:
-    """How many crystals of a portion to begin with so many seconds left, at so many seconds per weight."""
+    """How many crystals of a sub_batch to begin with so many seconds left, at so many seconds per weight."""
     if seconds <= 0:
         return 0
     if seconds == float("inf"):
@@ -122,15 +123,15 @@ def _affordable(weights: Sequence[float], seconds: float, pace: float | None) ->
 
 
 @contextmanager
-def _marked(portion: Sequence[CrystalDocument], store: ResultsStore, since: Stage) -> Iterator[None]:
+def _marked(sub_batch: Sequence[CrystalDocument], store: ResultsStore, since: Stage) -> Iterator[None]:
     """Count an attempt of these crystals. A worker that lives to see its error takes it back: nothing was killed."""
-    for document in portion:
+    for document in sub_batch:
         document.attempts += 1
-    store.put(*portion)
+    store.put(*sub_batch)
     try:
         yield
     except BaseException:
-        unfinished = still_waiting([d for d in portion if d.attempts], store, since)
+        unfinished = still_waiting([d for d in sub_batch if d.attempts], store, since)
         for document in unfinished:
             document.attempts -= 1
         store.put(*unfinished)
