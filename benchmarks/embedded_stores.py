@@ -152,23 +152,23 @@ CANDIDATES = {
 
 
 def template() -> dict[str, Any]:
-    """A finished crystal's document, plain JSON."""
+    """The document of a finished calculation, plain JSON."""
     from pymatgen.core.lattice import Lattice
     from pymatgen.core.structure import Structure
 
-    from phononbench_flows.documents import CrystalDocument
+    from phononbench_flows.documents import CalculationDocument
 
     sites = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.0137], [0.5, 0.0137, 0.5]]
     structure = Structure(Lattice.cubic(3.9051234567), ["Sr", "Ti", "O", "O"], sites).as_dict()
-    minimum = {"frequency": -0.123456789, "q": [0.5, 0.0, 0.0], "n_q": 808}
+    minimum = {"frequency": -0.123456789, "q": [0.5, 0.0, 0.0], "n_q": 808, "exact": False}
     sha256 = "0" * 64
-    doc = CrystalDocument.model_validate(
+    blob = {"sha256": sha256, "size": 12345}
+    doc = CalculationDocument.model_validate(
         {
             "key": "a@p",
             "id": "a",
             "set": SETS[0],
-            "source": "generated_crystals.zip/gen_00000.cif",
-            "source_sha256": sha256,
+            "origin": {"source": "generated_crystals.zip/gen_00000.cif", "sha256": sha256},
             "content_hash": sha256,
             "protocol_id": "p",
             "protocol_name": "paper",
@@ -178,8 +178,8 @@ def template() -> dict[str, Any]:
                 "dtype": "float32",
                 "device": "cuda",
             },
-            "stage": "judged",
-            "structure": structure,
+            "steps": ["relaxation", "force_constants", "spectrum"],
+            "stage": "spectrum",
             "relaxed_structure": structure,
             "relaxation": {
                 "steps": 312,
@@ -196,12 +196,16 @@ def template() -> dict[str, Any]:
                 "primitive_natoms": 4,
                 "n_displacements": 12,
                 "max_drift": 1e-5,
-                "path": minimum,
-                "mesh": minimum,
-                "commensurate": minimum,
+                "n_imaginary": 3,
             },
-            "verdicts": [{"threshold": -0.1, "stable": False}, {"threshold": -0.5, "stable": True}],
-            "timings": {"relax": 0.51, "force_constants": 0.32, "spectrum": 0.2},
+            "evidence": {"looks": {"path": minimum, "mesh": minimum, "commensurate": minimum | {"exact": True}}},
+            "minimum": minimum,
+            "assessments": [
+                {"threshold": -0.1, "stability": "unstable", "where": "path"},
+                {"threshold": -0.5, "stability": "stable", "where": "path"},
+            ],
+            "arrays": {"force_constants": blob, "band_structure": blob},
+            "timings": {"relaxation": 0.51, "force_constants": 0.32, "spectrum": 0.2},
         }
     )
     return doc.model_dump(mode="json")

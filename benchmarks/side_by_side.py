@@ -264,14 +264,14 @@ def our_outcomes(names: Sequence[str], scratch: Scratch) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     with ResultsStore.open(scratch.results) as store:
         for document in store.documents({"set": SET}):
-            name = Path(document.source).stem
+            name = Path(document.origin.source or "").stem
             relaxed = Structure.from_dict(document.relaxed_structure) if document.relaxed_structure else None
             phonon, spacegroup = document.phonon, document.symmetry_relaxed
             found[name] = Outcome(
                 f"{document.status} ({document.reason})" if document.reason else str(document.status),
-                judged=bool(document.verdicts),
-                stable=bool(document.verdicts) and document.verdicts[0].stable,
-                minimum=phonon.path.frequency if phonon and phonon.path else None,
+                judged=bool(document.assessments),
+                stable=document.status == "stable",
+                minimum=document.evidence.looks["path"].frequency if "path" in document.evidence.looks else None,
                 volume=relaxed.volume / len(relaxed) if relaxed else None,
                 spacegroup=spacegroup.symbol if spacegroup else None,
                 displacements=phonon.n_displacements if phonon else None,

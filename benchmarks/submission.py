@@ -35,11 +35,11 @@ from pymatgen.core import Lattice, Structure
 
 from phononbench_flows.cluster.launch import Submission, submit
 from phononbench_flows.cluster.launchpad import LEDGER, init_launchpad, launchpad_settings
-from phononbench_flows.documents import CrystalDocument, PotentialRecord, Symmetry, document_key
-from phononbench_flows.outcomes import Stage
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, Origin, PotentialRecord, Symmetry
+from phononbench_flows.outcomes import SCREENED
 from phononbench_flows.protocol import PRESETS
-from phononbench_flows.sets.chunks import costed
-from phononbench_flows.sets.ingest import CrystalSet, ingest
+from phononbench_flows.sets.chunks import waiting_crystals
+from phononbench_flows.sets.ingest import CrystalSet, calculation, describe, ingest
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client, mongo_uri
 from phononbench_flows.structures import RawCrystal, read_inputs
@@ -67,28 +67,17 @@ def extxyz(structure: Structure) -> str:
     return f'{len(structure)}\nLattice="{lattice}" Properties=species:S:1:pos:R:3 pbc="T T T"\n{sites}'
 
 
-def screened(raw: RawCrystal, structure: Structure, crystals: CrystalSet) -> CrystalDocument:
-    """The document that the ingest of a crystal without symmetry leaves."""
-    crystal_id = f"{crystals.name}-{raw.label}"
-    elements = sorted({site.specie.symbol for site in structure})
-    return CrystalDocument(
-        key=document_key(crystal_id, crystals.protocol_id),
-        id=crystal_id,
-        set=crystals.name,
-        source=raw.source,
-        source_sha256=hashlib.sha256(raw.data).hexdigest(),
-        protocol_id=crystals.protocol_id,
-        protocol_name=crystals.protocol.name,
-        potential=crystals.potential,
-        stage=Stage.SCREENED,
-        structure=structure.as_dict(),
-        nsites=len(structure),
-        elements=elements,
-        nelements=len(elements),
-        chemsys="-".join(elements),
-        formula_pretty=structure.composition.reduced_formula,
-        symmetry_initial=Symmetry(number=1, point_group="1", symbol="P1", symprec=0.01),
-    )
+def screened(
+    raw: RawCrystal, structure: Structure, crystals: CrystalSet
+) -> tuple[CrystalDocument, CalculationDocument]:
+    """The documents that the ingest of a crystal without symmetry leaves."""
+    origin = Origin(source=raw.source, sha256=hashlib.sha256(raw.data).hexdigest())
+    crystal = CrystalDocument(id=f"{crystals.name}-{raw.label}", set=crystals.name, origin=origin)
+    describe(crystal, structure)
+    document = calculation(crystal, crystals)
+    document.stage = SCREENED
+    document.symmetry_initial = Symmetry(number=1, point_group="1", symbol="P1", symprec=0.01)
+    return crystal, document
 
 
 def peak_mib() -> float:
@@ -101,7 +90,7 @@ def hand_out(file: Path, crystals: CrystalSet, store: ResultsStore, lp: LaunchPa
     began = time.perf_counter()
     found = ingest([file], crystals, store)
     read = time.perf_counter()
-    waiting = costed(store, crystals, found.keys)
+    waiting = waiting_crystals(store, crystals, found.keys)
     done = submit(lp, crystals, waiting, store=store.spec, potential=crystals.potential.name)
     ended = time.perf_counter()
     print(
@@ -116,7 +105,7 @@ def hand_out(file: Path, crystals: CrystalSet, store: ResultsStore, lp: LaunchPa
 
 def report_documents(database: str) -> None:
     """Number of documents of each collection, and the size of the largest."""
-    for name in ("crystals", LEDGER, "workflows", "fireworks"):
+    for name in ("crystals", "calculations", LEDGER, "workflows", "fireworks"):
         collection: Any = client()[database].get_collection(name, codec_options=_RAW)
         sizes = [len(document.raw) for document in collection.find({})]
         largest, total = max(sizes, default=0) / 1e3, sum(sizes) / 1e6
@@ -147,7 +136,9 @@ def main() -> None:
             frames.writelines(map(extxyz, random_crystals(given.crystals, given.atoms)))
         old = zip(read_inputs([file]), random_crystals(given.crystals - given.new, given.atoms), strict=False)
         for batch in batched(old, 200):
-            store.put(*(screened(raw, structure, crystals) for raw, structure in batch))
+            pairs = [screened(raw, structure, crystals) for raw, structure in batch]
+            store.put_crystals(*(crystal for crystal, _ in pairs))
+            store.put(*(document for _, document in pairs))
         print(f"peak memory before the submission {peak_mib():.0f} MiB", flush=True)
         first = hand_out(file, crystals, store, lp)
         again = hand_out(file, crystals, store, lp)

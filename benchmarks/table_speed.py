@@ -37,7 +37,7 @@ def documents(number: int) -> Iterator[dict[str, Any]]:
     random = np.random.default_rng(SEED)
     coordinates = np.linspace(0.01, 0.97, 30).reshape(10, 3)
     structure = Structure(Lattice.from_parameters(4.1, 5.2, 6.3, 81, 92, 103), ["O"] * 10, coordinates).as_dict()
-    base = template() | {"structure": structure, "relaxed_structure": structure}
+    base = template() | {"relaxed_structure": structure}
     for index in range(number):
         name = f"{MODELS[index % 5]}-{TRAINING_SETS[index // 5 % 2]}"
         shares = 1 / np.arange(2, 2 + len(ELEMENTS))
@@ -52,22 +52,24 @@ def documents(number: int) -> Iterator[dict[str, Any]]:
             "symmetry_initial": {"crystal_system": system},
             "condition": {"band_gap": 0.5 + index // 10 % 5},
         }
-        yield base | crystal | _fate(random, base["phonon"], system, 0.15 + 0.05 * (index % 10))
+        yield base | crystal | _fate(random, base["minimum"], system, 0.15 + 0.05 * (index % 10))
 
 
-def _fate(random: np.random.Generator, phonon: dict[str, Any], system: str, rate: float) -> dict[str, Any]:
+def _fate(random: np.random.Generator, look: dict[str, Any], system: str, rate: float) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"phonon": None, "relaxed_structure": None, "minimum": None, "evidence": {"looks": {}}}
     if random.random() < 0.1:
         reason = str(random.choice(["unparsable", "atoms_too_close", "disordered"]))
-        return {"status": "rejected", "stage": "read", "reason": reason, "phonon": None, "relaxed_structure": None}
+        return {"status": "rejected", "stage": "read", "reason": reason} | nothing
     if random.random() < 0.1:
         reason = str(random.choice(["not_converged", "forces_exploded"]))
-        return {"status": "failed", "stage": "screened", "reason": reason, "phonon": None, "relaxed_structure": None}
+        return {"status": "failed", "stage": "screened", "reason": reason} | nothing
     lowest = -(10 ** random.uniform(-8, -4)) if random.random() < rate else -(10 ** random.uniform(-3, 1))
-    minimum, other = (phonon["path"] | {"frequency": frequency} for frequency in (lowest, lowest / 2))
+    minimum, other = (look | {"frequency": frequency} for frequency in (lowest, lowest / 2))
     return {
         "status": "unstable" if lowest < -1e-3 else "stable",
         "symmetry_relaxed": {"crystal_system": system, "number": 1},
-        "phonon": phonon | {"judged": minimum, "path": minimum, "commensurate": other, "mesh": other},
+        "evidence": {"looks": {"path": minimum, "commensurate": other | {"exact": True}, "mesh": other}},
+        "minimum": minimum,
     }
 
 
@@ -82,7 +84,7 @@ def fill(spec: str, number: int) -> None:
         store.create_indexes()
         for lot in batched(documents(number), 1000):
             # Past the validation, which is not what is measured.
-            store._crystals.update(list(lot))  # noqa: SLF001
+            store._calculations.update(list(lot))  # noqa: SLF001
         for name in store.distinct("set"):
             model, training_set = name.split("-")
             about = {"model": model, "training_set": training_set, "parameters": 10_000_000, "architecture": "GNN"}

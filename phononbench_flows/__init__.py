@@ -1,6 +1,53 @@
 """PhononBench Flows: judge the dynamical stability of generated crystals at scale.
 
-Nothing heavy is imported here, so that ``import phononbench_flows`` stays instant.
+The door: ``judge`` for one crystal, ``judge_many`` for some, ``judge_folder`` for a set that may not be lost,
+``ResultsStore`` to ask what became of it, ``StabilityMaker`` for flows of jobflow and atomate2.
+
+Nothing heavy is imported before it is used, so that ``import phononbench_flows`` stays instant.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from phononbench_flows.flows import StabilityMaker
+    from phononbench_flows.judging import JudgedCrystal, judge, judge_many
+    from phononbench_flows.protocol import Protocol, load_protocol
+    from phononbench_flows.run import judge_folder
+    from phononbench_flows.store import ResultsStore
+
+_HOMES = {
+    "JudgedCrystal": "judging",
+    "Protocol": "protocol",
+    "ResultsStore": "store",
+    "StabilityMaker": "flows",
+    "judge": "judging",
+    "judge_folder": "run",
+    "judge_many": "judging",
+    "load_protocol": "protocol",
+}
+
+__all__ = [
+    "JudgedCrystal",
+    "Protocol",
+    "ResultsStore",
+    "StabilityMaker",
+    "judge",
+    "judge_folder",
+    "judge_many",
+    "load_protocol",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

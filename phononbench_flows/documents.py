@@ -1,6 +1,7 @@
-"""The document that every crystal leaves as, whatever became of it.
+"""The documents that every crystal leaves as, whatever became of it.
 
-One :class:`CrystalDocument` per crystal and protocol. Frequencies are in THz, imaginary ones negative; lengths
+One :class:`CrystalDocument` per crystal says where it came from; one :class:`CalculationDocument` per crystal, protocol
+and potential says what was computed for it. Frequencies are in THz, imaginary ones negative; lengths
 in Å, energies in eV, forces in eV/Å, stresses in eV/Å^3, times in seconds.
 """
 
@@ -11,9 +12,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.outcomes import READ, Reason, Status
+from phononbench_flows.stability import Assessment, Evidence, Look
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class _Document(BaseModel):
@@ -31,11 +37,17 @@ class PotentialRecord(_Document):
     """The potential that computed."""
 
     name: str = Field(description="Name that the potential was asked for by.")
-    checkpoint_sha256: str = Field(description="Sha256 of the checkpoint file (of the settings if it has none).")
+    checkpoint_sha256: str = Field(
+        description="Sha256 of the checkpoint file, and of its head where it has several; of the settings without one."
+    )
     dtype: str | None = Field(
         None, description="Precision of the potential's own arithmetic; the state is always float64. None until it ran."
     )
     device: str | None = Field(None, description="Device that it ran on; none until it ran.")
+    settings: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description="Its settings that differ from their defaults; they change speed or memory, not the physics.",
+    )
 
 
 class Symmetry(_Document):
@@ -69,21 +81,6 @@ class RelaxationRecord(_Document):
     refined: bool = Field(description="Whether the final cell was refined to its space group.")
 
 
-class Minimum(_Document):
-    """The lowest frequency over a set of q-points."""
-
-    frequency: float = Field(description="Lowest frequency, in THz, imaginary as negative.")
-    q: list[float] = Field(description="Its q-point, in reciprocal lattice units of the primitive cell, shape (3,).")
-    n_q: int = Field(description="Number of q-points looked at.")
-
-
-class Verdict(_Document):
-    """Stable or not at one threshold, from the frequencies that the protocol judges by."""
-
-    threshold: float = Field(description="Unstable if any frequency lies below this, in THz.")
-    stable: bool = Field(description="Whether no frequency lies below the threshold.")
-
-
 class PhononRecord(_Document):
     """The phonon calculation and what was read from it."""
 
@@ -92,13 +89,6 @@ class PhononRecord(_Document):
     primitive_natoms: int = Field(description="Atoms in phonopy's primitive cell.")
     n_displacements: int = Field(description="Displaced supercells computed.")
     max_drift: float = Field(description="Largest mean force that was removed from a supercell, in eV/Å.")
-    judged: Minimum | None = Field(None, description="Lowest frequency where the protocol looks: it decides.")
-    path: Minimum | None = Field(None, description="Lowest frequency on the high-symmetry path.")
-    commensurate: Minimum | None = Field(
-        None,
-        description="Lowest frequency at the supercell's commensurate q-points, where nothing is interpolated.",
-    )
-    mesh: Minimum | None = Field(None, description="Lowest frequency on the regular mesh.")
     gamma_optical: float | None = Field(
         None, description="Lowest frequency at Gamma without the three acoustic modes, in THz; none for one atom."
     )
@@ -120,52 +110,100 @@ class Provenance(_Document):
     launch_id: int | None = Field(None, description="FireWorks' id of the launch; none outside FireWorks.")
 
 
-class CrystalDocument(_Document):
-    """Everything known about one crystal under one protocol."""
+class Mode(_Document):
+    """A mode of a crystal, along which another was made from it."""
 
-    key: str = Field(description="Primary key: '<id>@<protocol_id>'.")
-    id: str = Field(pattern=ID_PATTERN, description="Structure id: the set's and the crystal's name.")
+    q: list[float] = Field(description="q-point, in reciprocal lattice units of the primitive cell, shape (3,).")
+    frequency: float = Field(description="Frequency of the mode in the parent, in THz, imaginary as negative.")
+    amplitude: float = Field(description="Largest displacement of an atom along it, in Å.")
+
+
+class Origin(_Document):
+    """Where a crystal came from: something that was read, or another crystal and a mode of it."""
+
+    source: str | None = Field(None, description="File, archive member or row, as given; none where nothing was read.")
+    sha256: str | None = Field(None, description="Sha256 of the source's bytes; none where they could not be read.")
+    parent: str | None = Field(None, description="Id of the crystal that it was made from.")
+    mode: Mode | None = Field(None, description="The parent's mode that it was displaced along.")
+
+
+class _Crystal(_Document):
+    """What is true of a crystal whatever is computed for it."""
+
+    id: str = Field(pattern=ID_PATTERN, description="Id of the crystal: the set's and the crystal's name.")
     set: str = Field(pattern=ID_PATTERN, description="Name of the set that the crystal came with.")
-    source: str = Field(description="Where it came from: file, archive member or row, as given.")
-    source_sha256: str | None = Field(description="Sha256 of the source's bytes; none where they could not be read.")
-    content_hash: str | None = Field(None, description="Hash of species, cell and coordinates as read.")
+    origin: Origin = Field(description="Where it came from.")
     condition: dict[str, str | float | int | bool] = Field(
         default_factory=dict, description="What the generator was asked for, as given with the set."
     )
+    content_hash: str | None = Field(None, description="Hash of species, cell and coordinates as read.")
+    nsites: int | None = Field(None, description="Atoms in the cell as given.")
+    elements: list[str] = Field(default_factory=list, description="Element symbols, in alphabetical order.")
+    nelements: int | None = Field(None, description="Number of elements.")
+    formula_pretty: str | None = Field(None, description="Reduced formula.")
+    chemsys: str | None = Field(None, description="Element symbols joined by '-'.")
+    created_at: datetime = Field(default_factory=_now, description="When first written (UTC).")
+    updated_at: datetime = Field(default_factory=_now, description="When last written (UTC).")
+
+
+class CrystalDocument(_Crystal):
+    """A crystal: where it came from and what was read. All that is computed for it shares this document."""
+
+    structure: dict[str, Any] | None = Field(
+        None, description="Crystal as read: pymatgen Structure as a dict (Å); none where it could not be read."
+    )
+
+    @property
+    def key(self) -> str:
+        """Primary key: the id."""
+        return self.id
+
+
+class CalculationDocument(_Crystal):
+    """What was computed for a crystal under a protocol with a potential, and what became of it.
+
+    The crystal's own facts stand here too (all but its structure), so that every question has one collection to ask.
+    """
+
+    key: str = Field(description="Primary key: '<id>@<protocol_id>'.")
     protocol_id: str = Field(description="Hash of the protocol and of the potential's checkpoint.")
     protocol_name: str = Field(description="Name of the protocol, for people.")
     potential: PotentialRecord
+    steps: list[str] = Field(description="Steps of the protocol, in order: names, or `module:attribute`.")
 
-    stage: Stage = Field(Stage.READ, description="Last stage completed.")
+    stage: str = Field(READ, description="Last step completed; `read` or `screened` before the first.")
     status: Status = Field(Status.PENDING, description="What became of the crystal.")
     reason: Reason | None = Field(None, description="Code of why it was rejected or failed.")
     detail: str | None = Field(None, description="The reason in a sentence.")
     duplicate_of: str | None = Field(None, description="Id of the crystal of the set that it repeats.")
     known_as: str | None = Field(None, description="Name of the crystal of the reference set that it repeats.")
 
-    nsites: int | None = Field(None, description="Atoms in the cell as given.")
-    elements: list[str] = Field(default_factory=list, description="Element symbols, in alphabetical order.")
-    nelements: int | None = Field(None, description="Number of elements.")
-    formula_pretty: str | None = Field(None, description="Reduced formula.")
-    chemsys: str | None = Field(None, description="Element symbols joined by '-'.")
     symmetry_initial: Symmetry | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")
     symmetry_relaxed: Symmetry | None = Field(None, description="Symmetry after relaxation, at the same symprec.")
-    structure: dict[str, Any] | None = Field(None, description="Crystal as read: pymatgen Structure as a dict (Å).")
     relaxed_structure: dict[str, Any] | None = Field(None, description="Relaxed: pymatgen Structure as a dict (Å).")
 
     relaxation: RelaxationRecord | None = None
     phonon: PhononRecord | None = None
-    verdicts: list[Verdict] = Field(default_factory=list, description="One per threshold, the deciding one first.")
-    force_constants: BlobRef | None = Field(None, description="Force constants and the cells they belong to.")
-    band_structure: BlobRef | None = Field(None, description="q-points, distances and frequencies on the path.")
+    evidence: Evidence = Field(default_factory=Evidence, description="What is known of its frequencies.")
+    minimum: Look | None = Field(None, description="Lowest frequency where the protocol looks: it decides.")
+    assessments: list[Assessment] = Field(
+        default_factory=list, description="One for each threshold of the protocol, the deciding one first."
+    )
+    results: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="What further steps found, by the step's name."
+    )
+    arrays: dict[str, BlobRef] = Field(
+        default_factory=dict,
+        description="Where arrays are kept: `force_constants` with their cells, `band_structure` (q-points, distances "
+        "and frequencies on the path), and those of further steps.",
+    )
 
     attempts: int = Field(
-        0, description="Times that a worker began a stage of this crystal and has not lived to end it."
+        0, description="Times that a worker began a step of this crystal and has not lived to end it."
     )
-    timings: dict[str, float] = Field(default_factory=dict, description="Seconds by stage, a batch's shared out.")
+    device_errors: int = Field(0, description="Times that the device failed while a step of this crystal was in work.")
+    timings: dict[str, float] = Field(default_factory=dict, description="Seconds by step, a batch's shared out.")
     provenance: Provenance | None = None
-    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When first written (UTC).")
-    updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When last written (UTC).")
 
 
 class SetDocument(_Document):
@@ -184,9 +222,9 @@ class SetDocument(_Document):
     )
     generation_seconds: float | None = Field(None, ge=0, description="Wall time of the generation, in seconds.")
     generation_hardware: str | None = Field(None, description="What it ran on, such as '1x A100 80 GB'.")
-    updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC), description="When last written (UTC).")
+    updated_at: datetime = Field(default_factory=_now, description="When last written (UTC).")
 
 
-def document_key(crystal_id: str, protocol_id: str) -> str:
-    """Primary key of a crystal under a protocol."""
+def calculation_key(crystal_id: str, protocol_id: str) -> str:
+    """Primary key of a calculation: of a crystal under a protocol."""
     return f"{crystal_id}@{protocol_id}"

@@ -1,4 +1,4 @@
-"""What can become of a crystal: how far it came, what became of it, and why.
+"""What can become of a crystal: what became of it, how far it came, and why.
 
 Kept apart from the documents: parsers start often, and need nothing else of them.
 """
@@ -14,20 +14,15 @@ class Status(StrEnum):
     PENDING = "pending"
     STABLE = "stable"
     UNSTABLE = "unstable"
+    UNDECIDED = "undecided"
     FAILED = "failed"
     REJECTED = "rejected"
     DUPLICATE = "duplicate"
     KNOWN = "known"
 
 
-class Stage(StrEnum):
-    """How far a crystal came."""
-
-    READ = "read"
-    SCREENED = "screened"
-    RELAXED = "relaxed"
-    FORCE_CONSTANTS = "force_constants"
-    JUDGED = "judged"
+READ, SCREENED = "read", "screened"
+"""How far a crystal came before its first step; after that its stage is the name of the last step it completed."""
 
 
 class Reason(StrEnum):
@@ -56,4 +51,5 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
     OUT_OF_MEMORY = "out_of_memory"
     KILLED_WORKER = "killed_worker"
+    INPUT_CHANGED = "input_changed"
     EXCEPTION = "exception"

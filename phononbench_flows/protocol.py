@@ -110,12 +110,19 @@ class Protocol(_Part):
     force_constants: ForceConstantsSettings = ForceConstantsSettings()
     spectrum: SpectrumSettings = SpectrumSettings()
     judgement: Judgement = Judgement()
+    further_steps: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Steps beyond relaxation, force constants and spectrum, by name or as `module:attribute`, with "
+        "the settings of each.",
+    )
 
     @property
     def hash(self) -> str:
         """Sha256 of the canonical JSON of everything but the name."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        content = self.model_dump(mode="json", exclude={"name"})
+        if not content["further_steps"]:  # protocols without any are older than the key
+            del content["further_steps"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def id_with(self, checkpoint_sha256: str) -> str:
         """Protocol id: names this protocol run with the potential of that checkpoint."""

@@ -1,23 +1,31 @@
-"""The local run: a set of crystals through the Makers on this machine, chunk by chunk."""
+"""The local run: a set of crystals through the Makers on this machine, chunk by chunk, into a results store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from jobflow import JobStore
 from jobflow.managers.local import run_locally
 from maggma.stores import MemoryStore
 
-from phononbench_flows.outcomes import Status
-from phononbench_flows.sets.chunks import bounded
-
-if TYPE_CHECKING:
-    from phononbench_flows.potentials import Potential
-    from phononbench_flows.sets.ingest import CrystalSet
-    from phononbench_flows.store import ResultsStore
+from phononbench_flows import potentials
+from phononbench_flows.bounded import bounded
+from phononbench_flows.potentials import DEFAULT, Potential
+from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.results.export import write_results
+from phononbench_flows.sets.chunks import waiting_crystals
+from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
+from phononbench_flows.sets.metadata import describe_set
+from phononbench_flows.sets.retry import checked_reasons, retry
+from phononbench_flows.statistics import Funnel, funnel
+from phononbench_flows.steps import steps_of
+from phononbench_flows.store import DEFAULT_STORE, ResultsStore
 
 # A chunk is relaxed in one batch where memory allows. More crystals would wait for the slowest of them, and
 # torch-sim keeps symmetry in a loop over crystals.
@@ -25,18 +33,89 @@ _CHUNK_CRYSTALS = 128
 
 
 @dataclass(frozen=True)
-class Work:
-    """A crystal that waits to be computed: its key and its number of atoms."""
+class JudgedSet:
+    """What became of a set: how many crystals came how far, and where the table of all of them is."""
 
-    key: str
-    natoms: int
+    name: str
+    funnel: Funnel
+    table: Path
 
 
-def waiting(store: ResultsStore, crystals: CrystalSet, keys: Sequence[str]) -> list[Work]:
-    """The crystals of these keys that are not finished, in the order of the keys."""
-    criteria = {"set": crystals.name, "protocol_id": crystals.protocol_id, "status": Status.PENDING.value}
-    natoms = {row["key"]: row["nsites"] for row in store.query(criteria, ["key", "nsites"])}
-    return [Work(key, natoms[key]) for key in keys if key in natoms]
+@dataclass(frozen=True)
+class Watchers:
+    """Who wants to know how far a run is.
+
+    Attributes:
+        on_crystal: called with the number of crystals read and screened.
+        on_ingested: called with what was read, and the number of failed crystals that are tried again.
+        computing: gives a context in which the crystals are computed.
+    """
+
+    on_crystal: Callable[[int], None] = lambda _: None
+    on_ingested: Callable[[Ingested, int], None] = lambda _found, _again: None
+    computing: Callable[[ResultsStore, CrystalSet], AbstractContextManager[Any]] = lambda _store, _crystals: (
+        nullcontext()
+    )
+
+
+def judge_folder(
+    inputs: Path | str | Sequence[Path],
+    set_name: str,
+    *,
+    out: Path | str = DEFAULT_STORE,
+    potential: str = DEFAULT,
+    potential_settings: Mapping[str, Any] | None = None,
+    protocol: str | Protocol = "paper",
+    device: str = "auto",
+    batch_atoms: int | None = None,
+    condition: Mapping[str, str | float | int | bool] | None = None,
+    about: Sequence[str] = (),
+    reference: Path | None = None,
+    limit: int | None = None,
+    retry_reasons: Sequence[str] = (),
+    watchers: Watchers | None = None,
+) -> JudgedSet:
+    """Judge every crystal of a set on this machine, into a results store; called again, it computes what is missing.
+
+    A script that calls this needs the usual ``if __name__ == "__main__":``, since files are read in processes.
+
+    Parameters:
+        inputs: folders, files, archives, tables and lists.
+        set_name: name of the set that these crystals are.
+        out: directory of the results, of any number of sets.
+        condition: what the generator was asked for, key by key.
+        about: ``KEY=VALUE`` of what else is known of the set.
+        reference: crystals that count as known.
+        limit: take only the first so many crystals.
+        retry_reasons: compute those again that failed for one of these, or ``all-failed``.
+
+    Raises:
+        PhononBenchError: something cannot be used; RunEndingError: the machine cannot compute, or results cannot be
+            written. The same call goes on from there.
+    """
+    watchers, reasons = watchers or Watchers(), checked_reasons(retry_reasons)
+    chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
+    steps = steps_of(chosen)
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else list(inputs)
+    loaded = potentials.load(potential, device, potential_settings)
+    with ResultsStore.open(Path(out).absolute()) as store:
+        described = describe_set(store, set_name, paths, about, condition)
+        crystals = CrystalSet(set_name, described.condition, chosen, loaded.record(), loaded.elements)
+        found = ingest(paths, crystals, store, reference=reference, limit=limit, on_crystal=watchers.on_crystal)
+        again = retry(store, crystals, found.keys, reasons) if reasons else 0
+        watchers.on_ingested(found, again)
+        with watchers.computing(store, crystals):
+            run_here(crystals, found.keys, store, loaded, batch_atoms)
+        criteria = {"set": set_name, "protocol_id": crystals.protocol_id}
+        folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
+        table = write_results(store.documents(criteria, sort={"id": 1}), folder, steps)
+        counts = funnel(store.query(criteria, ["status", "stage"]), described.n_generated)
+    return JudgedSet(set_name, counts, table)
+
+
+def _slug(potential: str) -> str:
+    """A potential's name, or its checkpoint's path, as one part of a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(potential).name).strip("-") or "potential"
 
 
 def run_here(
@@ -44,21 +123,25 @@ def run_here(
 ) -> None:
     """Compute what is missing of these crystals in this process.
 
-    Each crystal is written as it finishes a stage; killed at any moment, the same call computes the rest.
+    Each crystal is written as it finishes a step; killed at any moment, the same call computes the rest.
+
+    Raises:
+        RunEndingError: the machine cannot compute, or results cannot be written; the same call goes on from there.
     """
     from phononbench_flows.engine.batch import Budget
-    from phononbench_flows.flows import StabilityFlowMaker
+    from phononbench_flows.flows.makers import ChunkMaker
 
     budget = Budget(batch_atoms) if batch_atoms else Budget.for_device(potential.model.device)
-    maker = StabilityFlowMaker.configured(
+    maker = ChunkMaker(
         store=store.spec,
-        protocol=crystals.protocol,
+        protocol=crystals.protocol.model_dump(mode="json"),
         potential=potential.name,
+        potential_settings=dict(potential.settings),
         device=potential.device,
         batch_atoms=batch_atoms,
     )
-    work = waiting(store, crystals, keys)
-    for chunk in bounded(work, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS):
+    waiting = waiting_crystals(store, crystals, keys)
+    for chunk in bounded(waiting, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS):
         flow = maker.make([each.key for each in chunk])
         # The jobs' outputs are keys; they are not wanted once the chunk is done.
         run_locally(flow, store=JobStore(MemoryStore()), log=False, raise_immediately=True)

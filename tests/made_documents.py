@@ -1,34 +1,60 @@
-"""Crystal documents that nobody computed."""
+"""Crystals and calculations that nobody computed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from phononbench_flows.documents import CrystalDocument, PotentialRecord, Verdict
-from phononbench_flows.outcomes import Stage, Status
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, Origin, PotentialRecord
+from phononbench_flows.outcomes import Status
+from phononbench_flows.stability import Assessment, Evidence, Look, Stability
+from phononbench_flows.steps import ALWAYS
 
 POTENTIAL = PotentialRecord(name="test", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
 STATUSES = [Status.STABLE, Status.UNSTABLE, Status.FAILED, Status.PENDING]
 ELEMENTS = [["O", "Ti"], ["O"], ["N", "Sr", "Ti"], []]
+OWN = set(CrystalDocument.model_fields) - {"structure"}
+"""What a calculation says of its crystal."""
 
 
-def make(number: int, **changes: Any) -> CrystalDocument:
+def structure(number: int) -> dict[str, Any]:
+    """What no crystal is, but as large and as deep as one."""
     sites = [{"species": "O", "abc": [0.1 * number, 1 / 3, 2 / 3]}] * 20
+    return {"lattice": {"a": 3.9 + number / 7}, "sites": sites}
+
+
+def make(number: int, **changes: Any) -> CalculationDocument:
+    stable = number % 3 == 0
+    look = Look(frequency=0.0 if stable else -0.3, q=[0.5, 0.0, 0.0], n_q=9, exact=False)
+    first = Stability.STABLE if stable else Stability.UNSTABLE
     fields: dict[str, Any] = {
         "key": f"gen_{number}@p",
         "id": f"gen_{number}",
         "set": "left" if number % 2 else "right",
-        "source": "set.zip/gen.cif",
-        "source_sha256": None,
+        "origin": Origin(source="set.zip/gen.cif"),
         "protocol_id": "p",
         "protocol_name": "paper",
         "potential": POTENTIAL,
+        "steps": list(ALWAYS),
         "status": STATUSES[number % 4],
-        "stage": Stage.JUDGED,
+        "stage": "spectrum",
         "nsites": number % 7 or None,
         "elements": ELEMENTS[number % 4],
-        "structure": {"lattice": {"a": 3.9 + number / 7}, "sites": sites},
-        "verdicts": [Verdict(threshold=-0.1, stable=number % 3 == 0), Verdict(threshold=-0.5, stable=True)],
-        "timings": {"relax": 0.1 * number},
+        "relaxed_structure": structure(number),
+        "evidence": Evidence(looks={"path": look}),
+        "minimum": look,
+        "assessments": [
+            Assessment(threshold=-0.1, stability=first, where="path"),
+            Assessment(threshold=-0.5, stability=Stability.STABLE, where="path"),
+        ],
+        "timings": {"relaxation": 0.1 * number},
     }
-    return CrystalDocument(**(fields | changes))
+    return CalculationDocument(**(fields | changes))
+
+
+def crystal_of(document: CalculationDocument, **changes: Any) -> CrystalDocument:
+    """The crystal of a calculation."""
+    return CrystalDocument(**(document.model_dump(include=OWN) | changes))
+
+
+def make_crystal(number: int, **changes: Any) -> CrystalDocument:
+    return crystal_of(make(number), **({"structure": structure(number)} | changes))

@@ -5,45 +5,61 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from made_documents import make
+from made_documents import crystal_of, make
 
-from phononbench_flows.documents import CrystalDocument, Minimum, PhononRecord, SetDocument
+from phononbench_flows.documents import CalculationDocument, PhononRecord, SetDocument
+from phononbench_flows.stability import Assessment, Evidence, Look
 from phononbench_flows.store import ResultsStore
 
 NUMBERS = count()
-SHORT = {"supercell": [2, 2, 2], "supercell_natoms": 8, "primitive_natoms": 1, "n_displacements": 1, "max_drift": 0.0}
+PHONON = PhononRecord(
+    supercell=[2, 2, 2], supercell_natoms=8, primitive_natoms=1, n_displacements=1, max_drift=0.0, n_imaginary=0
+)
+UNKNOWN: dict[str, Any] = {"evidence": Evidence(), "minimum": None, "assessments": [], "relaxed_structure": None}
+"""Of a crystal that has no frequencies."""
 
 
-def phonon(judged: float, mesh: float) -> PhononRecord:
-    minimum, other = (Minimum(frequency=frequency, q=[0, 0, 0], n_q=3) for frequency in (judged, mesh))
-    return PhononRecord(judged=minimum, path=minimum, mesh=other, **SHORT)
+def evidence(path: float, mesh: float) -> Evidence:
+    looks = {
+        place: Look(frequency=frequency, q=[0, 0, 0], n_q=3, exact=False)
+        for place, frequency in (("path", path), ("mesh", mesh))
+    }
+    return Evidence(looks=looks)
 
 
-def crystal(status: str, set_name: str = "A", **changes: Any) -> CrystalDocument:
+def crystal(status: str, set_name: str = "A", **changes: Any) -> CalculationDocument:
     """One of set A under protocol p; as far as its status says, unless told otherwise."""
     number = next(NUMBERS)
-    stage = {"stable": "judged", "unstable": "judged", "rejected": "read"}.get(status, "screened")
+    stage = {"stable": "spectrum", "unstable": "spectrum", "undecided": "spectrum", "rejected": "read"}
     plain = {"id": f"{set_name}-{number}", "key": f"{set_name}-{number}@p", "set": set_name, "elements": ["O"]}
-    return make(number, **(plain | {"status": status, "stage": stage, "nelements": 1} | changes))
+    plain |= {"status": status, "stage": stage.get(status, "screened"), "nelements": 1}
+    return make(number, **(UNKNOWN | plain | changes))
 
 
-def judged(lowest: float, set_name: str = "A", mesh: float = 0.0, **changes: Any) -> CrystalDocument:
+def judged(lowest: float, set_name: str = "A", mesh: float = 0.0, **changes: Any) -> CalculationDocument:
+    """A crystal that was judged by its lowest frequency on the path, as the protocol ``paper`` does it."""
     status = "stable" if lowest >= -1e-3 else "unstable"
-    return crystal(status, set_name, phonon=phonon(lowest, mesh), **changes)
+    seen = evidence(lowest, mesh)
+    assessments = [
+        Assessment(threshold=threshold, stability="stable" if lowest >= threshold else "unstable", where="path")
+        for threshold in (-1e-3, -0.1)
+    ]
+    computed = {"evidence": seen, "minimum": seen.looks["path"], "assessments": assessments, "phonon": PHONON}
+    return crystal(status, set_name, **(computed | changes))
 
 
 def system(name: str) -> dict[str, Any]:
     return {"symmetry_relaxed": {"crystal_system": name, "symprec": 0.01}}
 
 
-def made() -> tuple[list[CrystalDocument], list[SetDocument]]:
+def made() -> tuple[list[CalculationDocument], list[SetDocument]]:
     """Set A: 2 stable of 5 relaxed and 20 generated; set B: 4 stable of 12, all of them handed in."""
     of_a = [
         judged(0.0, elements=["Li", "O"], nelements=2, **system("Cubic")),
         judged(-1e-5, elements=["O"], **system("Triclinic")),
         judged(-0.05, elements=["Li"], mesh=-0.5, **system("Cubic")),
         judged(-2.0, elements=["Na", "O"], nelements=2, mesh=-0.5, **system("Triclinic")),
-        crystal("failed", stage="relaxed", reason="exception", **system("Cubic")),
+        crystal("failed", stage="relaxation", reason="exception", **system("Cubic")),
         crystal("failed", reason="not_converged"),
         crystal("failed", reason="not_converged"),
         crystal("rejected", reason="unparsable", elements=[], nelements=None),
@@ -63,6 +79,7 @@ def made() -> tuple[list[CrystalDocument], list[SetDocument]]:
 
 def fill(store: ResultsStore) -> None:
     crystals, sets = made()
+    store.put_crystals(*map(crystal_of, crystals))
     store.put(*crystals)
     for about in sets:
         store.put_set(about)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
-from phononbench_flows.documents import BlobRef, SetDocument
+from phononbench_flows.documents import BlobRef, CrystalDocument, SetDocument
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.protocol import PRESETS
+from phononbench_flows.steps import references
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.sqlite import SQLiteStore
 
@@ -41,11 +42,20 @@ def fill(path: Path, number: int, seed: int = 0, n_bands: int = 6) -> ResultsSto
     refs = [_bands(store.blobs, random, depth) for depth in depths]
     constants = store.blobs.put({"array": random.normal(size=(2, 16, 3, 3))})
     documents = [_document(index, refs, constants, random) for index in range(number)]
+    # Past the validation, so that they keep their dates: the same seed makes the same bytes.
+    SQLiteStore(str(path / "crystals.sqlite")).update([_crystal_of(document) for document in documents])
+    for document in documents:
+        document.pop("structure", None)
     SQLiteStore(str(path / "results.sqlite")).update(documents)
     for name in SETS:
         about = SetDocument(set=name, model=f"Model {name}", training_set="MP-20", condition={"target": HOSTILE[:60]})
         store.put_set(about)
     return store
+
+
+def _crystal_of(document: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in document.items() if name in CrystalDocument.model_fields}
+    return {"key": document["id"], "structure": None} | own
 
 
 def _document(index: int, refs: list[BlobRef], constants: BlobRef, random: Any) -> dict[str, Any]:
@@ -55,14 +65,22 @@ def _document(index: int, refs: list[BlobRef], constants: BlobRef, random: Any) 
         "key": f"{name}-{index:05d}@{PROTOCOL_ID}",
         "id": f"{name}-{index:05d}",
         "set": name,
-        "source": HOSTILE if index == 7 else f"{name}.zip/{index}.cif",
-        "source_sha256": f"{index:064x}",
+        "origin": {
+            "source": HOSTILE if index == 7 else f"{name}.zip/{index}.cif",
+            "sha256": f"{index:064x}",
+            "parent": None,
+            "mode": None,
+        },
         "protocol_id": PROTOCOL_ID,
         "protocol_name": PROTOCOL.name,
         "potential": {"name": "made-up", "checkpoint_sha256": CHECKPOINT, "dtype": "float64", "device": "cpu"},
+        "steps": references(PROTOCOL),
         "condition": {},
         "elements": [],
-        "verdicts": [],
+        "evidence": {"looks": {}, "noise": None, "not_looked_at": []},
+        "minimum": None,
+        "assessments": [],
+        "arrays": {},
         "timings": {},
         "attempts": 0,
         "created_at": "2026-01-01T00:00:00Z",
@@ -108,11 +126,11 @@ def _judged(
     half = len(refs) // 2
     ref = refs[random.integers(half) if stable else random.integers(half, len(refs))]
     lowest = -(10.0 ** random.uniform(-9, -4)) if stable else -(10.0 ** random.uniform(-2.9, 1))
-    minimum = {"frequency": lowest, "q": [0.0, 0.25, 0.0], "n_q": 101}
-    at_zero = {"frequency": min(0.0, lowest + 0.01), "q": [0.0, 0.0, 0.0], "n_q": 8}
+    minimum = {"frequency": lowest, "q": [0.0, 0.25, 0.0], "n_q": 101, "exact": False}
+    at_zero = {"frequency": min(0.0, lowest + 0.01), "q": [0.0, 0.0, 0.0], "n_q": 8, "exact": True}
     return {
         "status": "stable" if stable else "unstable",
-        "stage": "judged",
+        "stage": "spectrum",
         "symmetry_relaxed": {"crystal_system": system, "symbol": symbol, "number": number, "symprec": 0.01},
         "relaxed_structure": document["structure"],
         "relaxation": {
@@ -130,17 +148,24 @@ def _judged(
             "primitive_natoms": document["nsites"],
             "n_displacements": 4,
             "max_drift": 0.0,
-            "judged": minimum,
-            "path": minimum,
-            "commensurate": at_zero,
-            "mesh": minimum,
             "n_imaginary": 0 if stable else 3,
         },
-        "verdicts": [
-            {"threshold": threshold, "stable": lowest >= threshold} for threshold in PROTOCOL.judgement.thresholds
+        "evidence": {
+            "looks": {"path": minimum, "mesh": minimum, "commensurate": at_zero},
+            "noise": None,
+            "not_looked_at": [],
+        },
+        "minimum": minimum,
+        "assessments": [
+            {
+                "threshold": threshold,
+                "stability": "stable" if lowest >= threshold else "unstable",
+                "where": PROTOCOL.judgement.q_points,
+                "next": [],
+            }
+            for threshold in PROTOCOL.judgement.thresholds
         ],
-        "band_structure": ref.model_dump(),
-        "force_constants": constants.model_dump(),
+        "arrays": {"band_structure": ref.model_dump(), "force_constants": constants.model_dump()},
     }
 
 

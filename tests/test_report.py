@@ -20,15 +20,21 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.bands import Bands
+from phononbench_flows.protocol import Judgement
 from phononbench_flows.report import write_report
 from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
 from phononbench_flows.report.contents import gather
 from phononbench_flows.report.data import _chosen, page_data, protocol_thresholds
 from phononbench_flows.report.page import render
+from phononbench_flows.stability import Evidence, Look, assess
+from phononbench_flows.statistics import was_relaxed, wilson
+from phononbench_flows.steps.passing import conclude
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables import plots
-from phononbench_flows.tables.rows import read_crystals
+from phononbench_flows.tables.frames import THRESHOLDS
+from phononbench_flows.tables.rows import Q_POINTS, read_crystals
 
 READY = "document.documentElement?.dataset.ready === 'charts'"
 
@@ -167,24 +173,139 @@ def test_the_leaderboard_at_the_protocols_threshold_is_the_table(data):
             assert curve[column][place] == pytest.approx(table[column][row])
 
 
+# -- the slider against the one rule ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_thresholds(tmp_path_factory) -> Path:
+    """Crystals whose lowest frequencies lie on, just above and just below thresholds, each place by itself; and some
+    that are undecided, or failed after their relaxation.
+    """
+    path = tmp_path_factory.mktemp("on_thresholds")
+    draw = np.random.default_rng(3)
+
+    def lowest() -> float:
+        near = float(draw.choice(THRESHOLDS))
+        return float(
+            draw.choice([near, np.nextafter(near, -9), np.nextafter(near, 9), 0.0, -(10 ** draw.uniform(-8, 1))])
+        )
+
+    with synthetic.fill(path, 240, seed=5) as store:
+        for number, document in enumerate(list(store.documents({"assessments": {"$ne": []}}, sort={"id": 1}))):
+            places = ["path", "mesh", "commensurate"][number % 5 == 0 :]
+            looks = {place: Look(frequency=lowest(), q=[0, 0, 0], n_q=9, exact=False) for place in places}
+            document.evidence = Evidence(looks=looks)
+            conclude(document, synthetic.PROTOCOL)
+            if number % 7 == 0:
+                document.status, document.reason = "failed", "exception"
+            store.put(document)
+    return path
+
+
+@pytest.fixture(scope="module")
+def slider_page(on_thresholds, tmp_path_factory) -> Path:
+    return page_of(on_thresholds, tmp_path_factory.mktemp("slider") / "page.html")
+
+
+@pytest.fixture(scope="module")
+def assessed(on_thresholds) -> dict[str, dict[str, list[tuple[int, int, int]]]]:
+    """By place and set, at each threshold of the slider: crystals that are stable, relaxed and generated."""
+    own = synthetic.PROTOCOL.judgement
+    with ResultsStore.open(on_thresholds) as store:
+        documents = list(store.documents())
+    by_set = {name: [each for each in documents if each.set == name] for name in synthetic.SETS}
+    grid = sorted({*THRESHOLDS, *own.thresholds}, reverse=True)
+
+    def stable(document: CalculationDocument, kind: str, threshold: float) -> bool:
+        place = own.q_points if kind == "judged" else kind
+        judgement = Judgement.model_validate({"q_points": place, "threshold": threshold, "also": ()})
+        [found] = assess(document.evidence, judgement)
+        return found.stability == "stable" and document.status != "failed"
+
+    return {
+        kind: {
+            name: [(sum(stable(each, kind, t) for each in relaxed), len(relaxed), len(of_set)) for t in grid]
+            for name, of_set in by_set.items()
+            for relaxed in [[each for each in of_set if was_relaxed(each.status, each.stage)]]
+        }
+        for kind in Q_POINTS
+    }
+
+
+def test_the_slider_holds_what_the_evidence_says_at_every_threshold_and_place(assessed, slider_page):
+    thresholds = json.loads(inflated(slider_page.read_text(), "data"))["thresholds"]
+    assert thresholds["grid"] == sorted({*THRESHOLDS, *synthetic.PROTOCOL.judgement.thresholds}, reverse=True)
+    assert thresholds["protocol"] == list(synthetic.PROTOCOL.judgement.thresholds)
+    assert list(thresholds["kinds"]) == list(assessed)
+    for kind, sets in assessed.items():
+        assert set(thresholds["kinds"][kind]["curves"]) == set(sets)
+        for name, counts in sets.items():
+            curve = thresholds["kinds"][kind]["curves"][name]
+            assert curve["stable"] == [stable for stable, _, _ in counts], (kind, name)
+            assert len(set(curve["stable"])) > 8
+            for place, (stable, relaxed, generated) in enumerate(counts):
+                for rate, found in (
+                    ("per_relaxed", wilson(stable, relaxed)),
+                    ("per_generated", wilson(stable, generated)),
+                ):
+                    expected = (found.rate, found.interval.low, found.interval.high)
+                    shown = (curve[rate][place], curve[f"{rate}_low"][place], curve[f"{rate}_high"][place])
+                    assert shown == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    # What the protocol looks at is the path.
+    assert assessed["judged"] == assessed["path"] != assessed["mesh"]
+
+
+def test_the_pages_colours_are_those_of_the_rule(on_thresholds, slider_page):
+    # A band structure is drawn as imaginary where its own lowest frequency is so at the protocol's threshold.
+    data = json.loads(inflated(slider_page.read_text(), "data"))
+    with ResultsStore.open(on_thresholds) as store:
+        for place, header in data["bands"].items():
+            [document] = store.documents({"id": data["crystals"]["id"][int(place)]})
+            bands = Bands.from_arrays(store.blobs.get(document.arrays["band_structure"]))
+            seen = Look(frequency=min(float(f.min()) for f in bands.frequencies), q=[0, 0, 0], n_q=1, exact=False)
+            [found] = assess(Evidence(looks={"path": seen}), Judgement(threshold=-1e-3, also=()))
+            assert header["imaginary"] is (found.stability == "unstable")
+    assert {header["imaginary"] for header in data["bands"].values()} == {True, False}
+
+
+@pytest.mark.browser
+def test_the_slider_shows_what_the_evidence_says(browser, assessed, slider_page):
+    browser.open(slider_page, READY)
+    for kind, sets in assessed.items():
+        set_value(browser, "q-points", kind)
+        for place in range(len(next(iter(sets.values())))):
+            set_value(browser, "threshold", place)
+            shown = {row[1].split("Model ")[0]: row for row in board(browser)}
+            assert set(shown) == set(sets)
+            for name, counts in sets.items():
+                stable, relaxed, generated = counts[place]
+                assert shown[name][2:5] == [str(generated), str(relaxed), str(stable)]
+                for text, found in zip(shown[name][5:], (wilson(stable, n) for n in (relaxed, generated)), strict=True):
+                    numbers = [float(number) for number in re.findall(r"[\d.]+", text)]
+                    expected = [100 * each for each in (found.rate, found.interval.low, found.interval.high)]
+                    assert numbers == pytest.approx(expected, abs=0.0501)
+    check_untouched(browser, slider_page)
+
+
 def test_the_ranking_is_said_to_turn_at_the_threshold_where_it_turns(tmp_path):
     def forged(row: dict[str, Any], number: int) -> dict[str, Any]:
         # Of 30 crystals each: Alpha has 8 of 20 relaxed stable at first, and Beta 9 of 30.
         name = "Alpha" if number < 30 else "Beta"
         place = number % 30
-        lost = name == "Alpha" and place >= 20
+        missing = name == "Alpha" and place >= 20
         stable = place < (8 if name == "Alpha" else 9)
-        minimum = {"frequency": 0.0 if stable else -1.0, "q": [0, 0, 0], "n_q": 1}
+        minimum = {"frequency": 0.0 if stable else -1.0, "q": [0, 0, 0], "n_q": 1, "exact": False}
         change = {"id": f"{name}-{place}", "key": f"{name}-{place}@{synthetic.PROTOCOL_ID}", "set": name}
-        if lost:
-            return row | change | {"status": "rejected", "stage": "read", "reason": "unparsable", "phonon": None}
+        if missing:
+            lost = {"status": "rejected", "stage": "read", "reason": "unparsable", "evidence": {"looks": {}}}
+            return row | change | lost | {"minimum": None, "assessments": []}
         status = "stable" if stable else "unstable"
-        return row | change | {"status": status, "phonon": row["phonon"] | {"judged": minimum}}
+        return row | change | {"status": status, "minimum": minimum}
 
     with synthetic.fill(tmp_path / "store", 60) as store:
         template = next(store.query({"status": "stable"}))
-        store._crystals.remove_docs({})
-        store._crystals.update([forged(template, number) for number in range(60)])
+        store._calculations.remove_docs({})
+        store._calculations.update([forged(template, number) for number in range(60)])
     data = json.loads(inflated(page_of(tmp_path / "store", tmp_path / "page.html").read_text(), "data"))
     grid, turns = data["thresholds"]["grid"], data["thresholds"]["kinds"]["judged"]["turns"]
     [warning] = turns[grid.index(-0.001)]
@@ -303,7 +424,7 @@ def test_the_command(folder, tmp_path, monkeypatch):
 
 def test_nothing_was_judged(tmp_path):
     with synthetic.fill(tmp_path / "store", 30) as store:
-        store._crystals.remove_docs({"status": {"$in": ["stable", "unstable", "failed", "duplicate", "known"]}})
+        store._calculations.remove_docs({"status": {"$in": ["stable", "unstable", "failed", "duplicate", "known"]}})
         assert store.count() > 0
     page = page_of(tmp_path / "store", tmp_path / "page.html")
     assert json.loads(inflated(page.read_text(), "data"))["overall"]["per_relaxed"] is None
@@ -448,7 +569,7 @@ def test_small_and_dark(browser, page):
 @pytest.mark.browser
 def test_nothing_to_draw(browser, tmp_path):
     with synthetic.fill(tmp_path / "store", 30) as store:
-        store._crystals.remove_docs({"status": {"$ne": "rejected"}})
+        store._calculations.remove_docs({"status": {"$ne": "rejected"}})
     page = page_of(tmp_path / "store", tmp_path / "page.html")
     browser.open(page, READY)
     assert browser.run("document.querySelectorAll('#crystal-table tbody tr').length") > 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from scipy.stats import binom, binomtest, norm
 
 from phononbench_flows.cli.display import funnel_table, rate_text
-from phononbench_flows.outcomes import Stage, Status
+from phononbench_flows.outcomes import READ, SCREENED, Status
 from phononbench_flows.statistics import (
     Funnel,
     Interval,
@@ -22,9 +22,13 @@ from phononbench_flows.statistics import (
     order_band,
     sample_sizes,
     samples_for,
+    was_relaxed,
     wilson,
     wilson_bounds,
 )
+from phononbench_flows.steps import ALWAYS
+
+STAGES = [READ, SCREENED, *ALWAYS]
 
 
 def closed_formula(count: int, total: int, confidence: float) -> tuple[float, float]:
@@ -240,15 +244,16 @@ def test_rate_text():
 def test_funnel_of_any_documents_adds_up():
     random.seed(2)
     for size in (0, 1, 7, 500):
-        rows = [{"status": random.choice(list(Status)), "stage": random.choice(list(Stage))} for _ in range(size)]
+        rows = [{"status": random.choice(list(Status)), "stage": random.choice(STAGES)} for _ in range(size)]
         found = funnel(iter(rows))
         assert found.generated == size
         assert found.adds_up
         assert found.judged == found.stable + found.unstable
         failed_later = [
-            r for r in rows if r["status"] == "failed" and r["stage"] in {"relaxed", "force_constants", "judged"}
+            r for r in rows if r["status"] == "failed" and r["stage"] in {"relaxation", "force_constants", "spectrum"}
         ]
-        assert found.relaxed == found.judged + len(failed_later)
+        assert found.undecided == sum(r["status"] == "undecided" for r in rows)
+        assert found.relaxed == found.judged + found.undecided + len(failed_later)
         assert found.stable_per_relaxed.total == found.relaxed
         assert found.stable_per_generated.total == size
         assert found.stable <= found.relaxed <= size
@@ -256,33 +261,36 @@ def test_funnel_of_any_documents_adds_up():
 
 def test_funnel_counts_plain_strings():
     rows = [
-        {"status": "stable", "stage": "judged"},
-        {"status": "unstable", "stage": "judged"},
+        {"status": "stable", "stage": "spectrum"},
+        {"status": "unstable", "stage": "spectrum"},
         {"status": "failed", "stage": "screened"},
-        {"status": "failed", "stage": "relaxed"},
+        {"status": "failed", "stage": "relaxation"},
         {"status": "failed", "stage": "force_constants"},
         {"status": "rejected", "stage": "read"},
         {"status": "duplicate", "stage": "read"},
         {"status": "known", "stage": "read"},
-        {"status": "pending", "stage": "relaxed"},
+        {"status": "pending", "stage": "relaxation"},
+        {"status": "undecided", "stage": "spectrum"},
+        {"status": "failed", "stage": "elasticity"},
     ]
     found = funnel(rows)
     assert found == Funnel(
-        generated=9,
+        generated=11,
         rejected=1,
         duplicate=1,
         known=1,
-        failed=3,
+        failed=4,
         failed_relaxation=1,
+        undecided=1,
         judged=2,
         stable=1,
         pending=1,
     )
-    assert (found.relaxed, found.stable_per_relaxed.rate, found.stable_per_generated.rate) == (4, 1 / 4, 1 / 9)
+    assert (found.relaxed, found.stable_per_relaxed.rate, found.stable_per_generated.rate) == (6, 1 / 6, 1 / 11)
 
 
 def test_what_was_not_handed_in_was_generated():
-    rows = [{"status": "stable", "stage": "judged"}, {"status": "rejected", "stage": "read"}]
+    rows = [{"status": "stable", "stage": "spectrum"}, {"status": "rejected", "stage": "read"}]
     rows += [{"status": "duplicate", "stage": "screened"}, {"status": "known", "stage": "screened"}]
     found = funnel(rows, n_generated=10)
     assert (found.generated, found.not_handed_in, found.unique, found.accepted) == (10, 6, 2, 1)
@@ -294,16 +302,30 @@ def test_what_was_not_handed_in_was_generated():
     assert "not handed in" not in text_of(funnel(rows), "set")
 
 
-@pytest.mark.parametrize("row", [{"status": "lost", "stage": "read"}, {"status": "failed", "stage": "lost"}])
-def test_unknown_words_raise(row):
-    with pytest.raises(ValueError, match="lost"):
-        funnel([row])
+def test_unknown_words_raise():
+    for stage in STAGES:
+        with pytest.raises(ValueError, match="lost"):
+            funnel([{"status": "lost", "stage": stage}])
+    for row in ({"status": "failed"}, {"stage": "read"}):
+        with pytest.raises(KeyError):
+            funnel([row])
+
+
+def test_steps_of_any_name_come_after_the_relaxation():
+    assert [stage for stage in [*STAGES, "elasticity"] if not was_relaxed("failed", stage)] == [READ, SCREENED]
+    assert {status.value for status in Status if was_relaxed(status, "spectrum")} == {
+        *("stable", "unstable", "undecided", "failed")
+    }
+    assert not was_relaxed("pending", "elasticity")
 
 
 def test_a_funnel_that_loses_a_crystal_does_not_add_up():
-    fields = dict.fromkeys(("rejected", "duplicate", "known", "failed", "failed_relaxation", "stable", "pending"), 0)
+    names = ("rejected", "duplicate", "known", "failed", "failed_relaxation", "undecided", "stable", "pending")
+    fields = dict.fromkeys(names, 0)
     assert Funnel(generated=2, judged=2, **fields).adds_up
     assert not Funnel(generated=3, judged=2, **fields).adds_up
+    assert Funnel(generated=3, judged=2, **fields | {"undecided": 1}).adds_up
+    assert not Funnel(generated=2, judged=2, **fields | {"undecided": 1}).adds_up
 
 
 def text_of(found: Funnel, name: str) -> str:
@@ -314,10 +336,12 @@ def text_of(found: Funnel, name: str) -> str:
 
 
 def test_funnel_table_shows_all_and_takes_any_name():
-    rows = [{"status": status, "stage": "judged"} for status in Status]
+    rows = [{"status": status, "stage": "spectrum"} for status in Status]
     shown = text_of(funnel(rows), "[red]set[/red] [/]")
     assert "[red]set[/red] [/]" in shown
-    for word in ("generated", "rejected", "duplicate", "known", "failed", "judged", "stable", "unstable", "pending"):
+    words = ("generated", "rejected", "duplicate", "known", "failed", "judged", "stable", "unstable", "pending")
+    for word in (*words, "undecided"):
         assert word in shown
-    assert "14.3 %" in shown
+    assert "12.5 %" in shown  # one of eight
+    assert "25.0 % (" in shown  # stable, out of stable, unstable, undecided and failed after the relaxation
     assert "none" in text_of(funnel([]), "empty")

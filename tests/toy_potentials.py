@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ class Toy(ModelInterface):
         poisoned[state.system_idx[state.atomic_numbers == NAN_ELEMENT]] = True
         forces[poisoned[state.system_idx]] = torch.nan
         output["forces"] = forces
-        if (state.atomic_numbers == RAISING_ELEMENT).any():
+        if (state.atomic_numbers == RAISING_ELEMENT).any() and not os.environ.get("TOY_BEARS_KRYPTON"):
             raise RuntimeError("this potential cannot bear krypton")
         return output
 
@@ -74,9 +75,25 @@ def _log(state: ts.SimState) -> None:
         time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
 
 
+calls = count(1)  # of this process
+
+
+def _break(_: ts.SimState) -> None:
+    """The device breaks in call TOY_BREAKS_AT of a process, and stays broken; with TOY_OUT_OF_ORDER it always was."""
+    if next(calls) >= float(os.environ.get("TOY_BREAKS_AT") or "inf"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+    if os.environ.get("TOY_OUT_OF_ORDER"):
+        raise ValueError("out of order")
+
+
+def _watch(state: ts.SimState) -> None:
+    _log(state)
+    _break(state)
+
+
 lj = Source(
     summary="Lennard-Jones for tests",
-    load=lambda path, device: Toy(_log),
+    load=lambda path, device: Toy(_watch),
     elements=lambda path: None,
     settings=f"lj {SIGMA} {EPSILON} {CUTOFF}",
 )

@@ -15,16 +15,19 @@ from phononbench_flows.cli.common import (
     PotentialOption,
     ProtocolOption,
     ReferenceOption,
+    RetryOption,
     SetOption,
+    SettingOption,
     app,
     checked_set_name,
     chosen_protocol,
     err,
     out,
     read_conditions,
+    sentences,
     stop,
 )
-from phononbench_flows.potentials import DEFAULT, PotentialError
+from phononbench_flows.potentials import DEFAULT
 
 if TYPE_CHECKING:
     from phononbench_flows.potentials import Checkpoint
@@ -47,12 +50,9 @@ StoreOption = Annotated[
 
 
 def _mongo_spec(store: str | None) -> dict[str, str]:
-    from phononbench_flows.store import StoreError, cluster_spec
+    from phononbench_flows.store import cluster_spec
 
-    try:
-        spec = cluster_spec(store)
-    except StoreError as error:
-        stop(str(error))
+    spec = cluster_spec(store)
     if spec["kind"] != "mongo":
         stop(f"--store {store}: workers on other machines need a MongoDB server, such as `mongo`")
     return spec
@@ -61,27 +61,25 @@ def _mongo_spec(store: str | None) -> dict[str, str]:
 @app.command("init-db")
 def init_db(store: StoreOption = None, launchpad_file: LaunchpadOption = None) -> None:
     """Make every index: of the results, of jobflow's outputs, and of the LaunchPad. Nothing is ever deleted."""
-    from jobflow import SETTINGS
+    with sentences():
+        from jobflow import SETTINGS
 
-    from phononbench_flows.cluster.launchpad import LaunchError, address, init_launchpad, launchpad
-    from phononbench_flows.cluster.outputs import OutputsStore
-    from phononbench_flows.store import ResultsStore, StoreError
-    from phononbench_flows.store.connection import attempt
+        from phononbench_flows.cluster.launchpad import address, init_launchpad, launchpad
+        from phononbench_flows.cluster.outputs import OutputsStore
+        from phononbench_flows.store import ResultsStore
+        from phononbench_flows.store.connection import attempt
 
-    spec = _mongo_spec(store)
-    outputs = SETTINGS.JOB_STORE.docs_store
-    if not isinstance(outputs, OutputsStore):
-        stop("jobflow does not keep its outputs in MongoDB yet: set JOBFLOW_CONFIG_FILE to launchers/jobflow.yaml")
-    try:
+        spec = _mongo_spec(store)
+        outputs = SETTINGS.JOB_STORE.docs_store
+        if not isinstance(outputs, OutputsStore):
+            stop("jobflow does not keep its outputs in MongoDB yet: set JOBFLOW_CONFIG_FILE to launchers/jobflow.yaml")
         with ResultsStore.open(spec) as results:
             results.create_indexes()
         outputs.connect()
         outputs.create_indexes()
         lp = launchpad(launchpad_file, database=spec["database"])
         attempt(lambda: init_launchpad(lp), address(lp), patience=0)
-    except (StoreError, LaunchError) as error:
-        stop(str(error))
-    out.print(f"results: database {spec['database']}; outputs: {outputs.name}; LaunchPad: database {lp.name}")
+        out.print(f"results: database {spec['database']}; outputs: {outputs.name}; LaunchPad: database {lp.name}")
 
 
 @app.command("launchpad")
@@ -90,16 +88,13 @@ def write_launchpad(
     store: StoreOption = None,
 ) -> None:
     """Write a my_launchpad.yaml for `lpad`, `rlaunch` and `qlaunch`, with the environment's login and for you alone."""
-    from phononbench_flows.cluster import launchpad
-    from phononbench_flows.store import StoreError
-    from phononbench_flows.store.connection import mongo_uri
+    with sentences():
+        from phononbench_flows.cluster import launchpad
+        from phononbench_flows.store.connection import mongo_uri
 
-    path = file.expanduser()
-    try:
+        path = file.expanduser()
         launchpad.write_launchpad(path, launchpad.launchpad_settings(mongo_uri(), _mongo_spec(store)["database"]))
-    except (StoreError, launchpad.LaunchError, OSError) as error:
-        stop(str(error))
-    out.print(f"{path} (mode 600)", soft_wrap=True)
+        out.print(f"{path} (mode 600)", soft_wrap=True)
 
 
 @app.command()
@@ -109,9 +104,11 @@ def submit(
     condition: ConditionOption = None,
     about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
+    setting: SettingOption = None,
     protocol: ProtocolOption = "paper",
     reference: ReferenceOption = None,
     limit: LimitOption = None,
+    retry: RetryOption = None,
     device: Annotated[str, typer.Option(help="What workers compute on: auto, cpu, cuda or cuda:N.")] = "auto",
     store: StoreOption = None,
     launchpad_file: LaunchpadOption = None,
@@ -126,25 +123,29 @@ def submit(
     ] = None,
 ) -> None:
     """Hand a set to the cluster, in chunks. Run again, it hands out only what is new or was broken off."""
-    from phononbench_flows.cluster.launch import require_ready
-    from phononbench_flows.cluster.launch import submit as hand_out
-    from phononbench_flows.cluster.launchpad import LaunchError, address, launchpad
-    from phononbench_flows.documents import PotentialRecord
-    from phononbench_flows.sets.chunks import TARGET, costed
-    from phononbench_flows.sets.ingest import CrystalSet, ingest
-    from phononbench_flows.sets.metadata import SetError, describe_set
-    from phononbench_flows.store import ResultsStore, StoreError
-    from phononbench_flows.store.connection import attempt
-    from phononbench_flows.structures import InputError, start_early
-
     if write and adopt_files:
         stop("--write puts chunks into files, --adopt-files takes them out: give one of the two")
     checked_set_name(set_name)
-    chosen, conditions, spec = chosen_protocol(protocol), read_conditions(condition), _mongo_spec(store)
-    start_early()
-    try:
+    chosen, conditions = chosen_protocol(protocol), read_conditions(condition)
+    with sentences():
+        from phononbench_flows.cluster.launch import require_ready
+        from phononbench_flows.cluster.launch import submit as hand_out
+        from phononbench_flows.cluster.launchpad import address, launchpad
+        from phononbench_flows.documents import PotentialRecord
+        from phononbench_flows.potentials import parse_settings
+        from phononbench_flows.sets.chunks import TARGET, waiting_crystals
+        from phononbench_flows.sets.ingest import CrystalSet, ingest
+        from phononbench_flows.sets.metadata import describe_set
+        from phononbench_flows.sets.retry import checked_reasons
+        from phononbench_flows.sets.retry import retry as try_again
+        from phononbench_flows.store import ResultsStore
+        from phononbench_flows.store.connection import attempt
+        from phononbench_flows.structures import start_early
+
+        spec, reasons, settings = _mongo_spec(store), checked_reasons(retry or ()), parse_settings(setting or ())
+        start_early()
         found = _identified(potential)
-        record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256)
+        record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256, settings=settings)
         lp = launchpad(launchpad_file, database=spec["database"])
         attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
         with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
@@ -158,7 +159,8 @@ def submit(
                 limit=limit,
                 on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
             )
-            waiting = costed(results, crystals, ingested.keys)
+            again = try_again(results, crystals, ingested.keys, reasons) if reasons else 0
+            waiting = waiting_crystals(results, crystals, ingested.keys)
             # While the server is away it is simply done again, as it would be if this process had been killed.
             done = attempt(
                 lambda: hand_out(
@@ -167,6 +169,7 @@ def submit(
                     waiting,
                     store=results.spec,
                     potential=_name_for_workers(found),
+                    potential_settings=settings,
                     device=device,
                     target=chunk_cost or TARGET,
                     folder=write.absolute() if write else None,
@@ -175,9 +178,8 @@ def submit(
                 ),
                 address(lp),
             )
-    except (PotentialError, InputError, SetError, StoreError, LaunchError, OSError) as error:
-        stop(str(error))
-    out.print(f"{len(ingested.keys)} crystals, {ingested.new} new, {ingested.changed} changed, {len(waiting)} waiting")
+    counts = f"{len(ingested.keys)} crystals, {ingested.new} new, {ingested.changed} changed"
+    out.print(f"{counts}, {f'{again} tried again, ' if again else ''}{len(waiting)} waiting")
     where = f"written to {write}" if write else "added to the LaunchPad"
     out.print(f"{done.crystals} crystals in {done.chunks} chunks {where}", soft_wrap=True)
     if done.repaired:

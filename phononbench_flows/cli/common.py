@@ -6,6 +6,8 @@ import gc
 import json
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,7 +15,8 @@ import typer
 from rich.console import Console
 
 from phononbench_flows import __version__
-from phononbench_flows.protocol import PRESETS, Protocol, ProtocolError, load_protocol
+from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Judge the dynamical stability of generated crystals."
@@ -21,6 +24,9 @@ app = typer.Typer(
 
 out = Console()
 err = Console(stderr=True)
+
+# The extra that brings a package which only some commands need.
+_EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
 
 _SET_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
 
@@ -49,9 +55,24 @@ ReferenceOption = Annotated[
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first so many crystals.")]
 Results = Annotated[Path, typer.Option("--out", help="Directory of the results, of any number of sets.")]
 PotentialOption = Annotated[
-    str, typer.Option("--potential", help="Name, path of a MatterSim checkpoint (.pth), or package.module:source.")
+    str,
+    typer.Option(
+        "--potential", help="Name, path of a MatterSim checkpoint (.pth), FAMILY:PATH, or package.module:source."
+    ),
 ]
 ProtocolOption = Annotated[str, typer.Option("--protocol", help=f"Preset ({', '.join(PRESETS)}) or YAML file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-atoms", min=1, help="Atoms per call of the potential.")]
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="KEY=VALUE", help="A setting of the potential's family; repeatable."),
+]
+RetryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REASON", help="Compute those again that failed for this reason, or `all-failed`; repeatable."
+    ),
+]
 DEFAULT_OUT = Path("phononbench-results")
 
 
@@ -82,12 +103,30 @@ def stop(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def chosen_protocol(name: str) -> Protocol:
-    """The protocol of ``--protocol``."""
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Errors that a person can mend end the command with their sentence, and so does a package that is not there."""
     try:
-        return load_protocol(name)
-    except ProtocolError as error:
+        yield
+    except PhononBenchError as error:
         stop(str(error))
+    except OSError as error:
+        stop(f"{error.filename or ''} {error.strerror or error}".strip())
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        stop(f"this needs the package {error.name}, which is not installed: pip install 'phononbench-flows[{extra}]'")
+
+
+def chosen_protocol(name: str) -> Protocol:
+    """The protocol of ``--protocol``, all of whose steps are here."""
+    with sentences():
+        from phononbench_flows.steps import steps_of
+
+        chosen = load_protocol(name)
+        steps_of(chosen)
+    return chosen
 
 
 def checked_set_name(name: str) -> str:
@@ -111,8 +150,3 @@ def _condition(text: str) -> tuple[str, str | float | bool]:
     except ValueError:
         return key, value
     return key, read if isinstance(read, (bool, int, float)) else value
-
-
-def slug(name: str) -> str:
-    """A potential's name, or its checkpoint's path, as one part of a path."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name).strip("-") or "potential"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from pymatgen.core import Structure
 from rich.table import Table
 from rich.text import Text
 
-from phononbench_flows.documents import CrystalDocument, Minimum, SetDocument
-from phononbench_flows.results.export import structure_of
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.stability import Look, explain
 from phononbench_flows.statistics import Funnel, Rate
 
 
@@ -43,7 +44,8 @@ def funnel_table(funnel: Funnel, set_name: str) -> Table:
     add("pending", funnel.pending, shown=funnel.pending > 0)
     add("judged", funnel.judged)
     add("  stable", funnel.stable, style="green")
-    add("  unstable", funnel.unstable, style="red", last=True)
+    add("  unstable", funnel.unstable, style="red", last=not funnel.undecided)
+    add("undecided", funnel.undecided, style="yellow", shown=funnel.undecided > 0, last=True)
     table.caption = Text(
         f"stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n"
         f"stable per generated {rate_text(funnel.stable_per_generated)}\n"
@@ -53,7 +55,7 @@ def funnel_table(funnel: Funnel, set_name: str) -> Table:
     return table
 
 
-def crystal_table(document: CrystalDocument, about: SetDocument | None) -> Table:
+def crystal_table(document: CalculationDocument, about: SetDocument | None) -> Table:
     """What is known of one crystal and of its set, a line each; lines without a value are left out."""
     table = Table(title=Text(document.id, style="bold"), title_justify="left", show_edge=False, show_header=False)
     table.add_column(style="dim")
@@ -64,14 +66,15 @@ def crystal_table(document: CrystalDocument, about: SetDocument | None) -> Table
     return table
 
 
-def _crystal_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]:
+def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]]:
     yield "status", document.status
     yield "reason", document.reason
     yield "detail", document.detail
     yield "duplicate of", document.duplicate_of
     yield "known as", document.known_as
     yield "set", document.set
-    yield "source", document.source
+    yield "source", document.origin.source
+    yield "made from", document.origin.parent
     yield "condition", ", ".join(f"{key} = {value}" for key, value in document.condition.items())
     yield "formula", document.formula_pretty
     yield "atoms", document.nsites
@@ -86,14 +89,13 @@ def _crystal_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]:
     if (phonon := document.phonon) is not None:
         cells = "x".join(map(str, phonon.supercell))
         yield "supercell", f"{cells}, {phonon.supercell_natoms} atoms, {phonon.n_displacements} displacements"
-        yield "lowest on the path", _minimum_text(phonon.path)
-        yield "lowest, commensurate", _minimum_text(phonon.commensurate)
-        yield "lowest on the mesh", _minimum_text(phonon.mesh)
+        for place, look in document.evidence.looks.items():
+            yield f"lowest, {place}", _look_text(look)
         if phonon.gamma_optical is not None:
             yield "lowest optical at Γ", f"{phonon.gamma_optical:.3f} THz"
         yield "imaginary modes", phonon.n_imaginary
-    for verdict in document.verdicts:
-        yield f"at {verdict.threshold:g} THz", "stable" if verdict.stable else "unstable"
+    for assessment in document.assessments:
+        yield f"at {assessment.threshold:g} THz", explain(document.evidence, assessment)
     yield "protocol", f"{document.protocol_name}, {document.protocol_id}"
     yield "potential", f"{document.potential.name}, checkpoint {document.potential.checkpoint_sha256[:16]}"
     yield "seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document.timings.items())
@@ -108,8 +110,8 @@ def _set_lines(about: SetDocument | None) -> Iterator[tuple[str, object]]:
         yield "generated on", about.generation_hardware
 
 
-def _provenance_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]:
-    yield "source's sha256", document.source_sha256
+def _provenance_lines(document: CalculationDocument) -> Iterator[tuple[str, object]]:
+    yield "source's sha256", document.origin.sha256
     yield "content hash", document.content_hash
     if (provenance := document.provenance) is not None:
         yield "computed on", ", ".join(filter(None, (provenance.host, provenance.gpu)))
@@ -121,11 +123,12 @@ def _provenance_lines(document: CrystalDocument) -> Iterator[tuple[str, object]]
     yield "last written", f"{document.updated_at:%Y-%m-%d %H:%M} UTC"
 
 
-def structure_table(document: CrystalDocument) -> Table | None:
+def structure_table(document: CalculationDocument, crystal: CrystalDocument | None) -> Table | None:
     """The sites of the relaxed crystal, or of the one read where there is no relaxed one; None if there is neither."""
-    found = structure_of(document)
-    if found is None:
+    plain = document.relaxed_structure or (crystal.structure if crystal else None)
+    if plain is None:
         return None
+    found = Structure.from_dict(plain)
     kind = "relaxed" if document.relaxed_structure else "as read"
     lengths = ", ".join(f"{length:.4f}" for length in found.lattice.abc)
     angles = ", ".join(f"{angle:.2f}" for angle in found.lattice.angles)
@@ -139,8 +142,7 @@ def structure_table(document: CrystalDocument) -> Table | None:
     return table
 
 
-def _minimum_text(minimum: Minimum | None) -> str:
-    if minimum is None:
-        return ""
-    q = ", ".join(f"{x:.3f}" for x in minimum.q)
-    return f"{minimum.frequency:.4f} THz at q = ({q}), of {minimum.n_q} q-points"
+def _look_text(look: Look) -> str:
+    q = ", ".join(f"{x:.3f}" for x in look.q)
+    kind = "exact" if look.exact else "interpolated"
+    return f"{look.frequency:.4f} THz at q = ({q}), of {look.n_q} q-points, {kind}"

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from phononbench_flows.cli.common import (
     DEFAULT_OUT,
     AboutOption,
+    BatchOption,
     ConditionOption,
+    DeviceOption,
     Inputs,
     LimitOption,
     PotentialOption,
     ProtocolOption,
     ReferenceOption,
     Results,
+    RetryOption,
     SetOption,
+    SettingOption,
     app,
     checked_set_name,
     chosen_protocol,
     err,
     out,
     read_conditions,
-    slug,
-    stop,
+    sentences,
 )
-from phononbench_flows.potentials import DEFAULT, PotentialError
+from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import PRESETS, Protocol
+
+if TYPE_CHECKING:
+    from phononbench_flows.cli.progress import Progress
+    from phononbench_flows.judging import JudgedCrystal
+    from phononbench_flows.sets.ingest import CrystalSet, Ingested
+    from phononbench_flows.store import ResultsStore
 
 potentials_app = typer.Typer(help="List interatomic potentials, and fetch their weights.")
 app.add_typer(potentials_app, name="potentials")
@@ -42,63 +53,120 @@ def run(
     condition: ConditionOption = None,
     about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
+    setting: SettingOption = None,
     protocol: ProtocolOption = "paper",
     out_dir: Results = DEFAULT_OUT,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_atoms: Annotated[int | None, typer.Option(min=1, help="Atoms per call of the potential.")] = None,
+    retry: RetryOption = None,
+    device: DeviceOption = "auto",
+    batch_atoms: BatchOption = None,
 ) -> None:
     """Judge every crystal of a set on this machine. Run again, it computes only what is missing."""
-    from phononbench_flows import potentials
-    from phononbench_flows.cli.display import funnel_table
-    from phononbench_flows.cli.progress import Progress
-    from phononbench_flows.engine.batch import UndeliverableError
-    from phononbench_flows.flows.sub_batches import OutOfTimeError
-    from phononbench_flows.results.export import write_results
-    from phononbench_flows.run import run_here
-    from phononbench_flows.sets.ingest import CrystalSet, ingest
-    from phononbench_flows.sets.metadata import SetError, describe_set
-    from phononbench_flows.statistics import funnel
-    from phononbench_flows.store import BlobError, ResultsStore, StoreError
-    from phononbench_flows.structures import InputError, start_early
-
     checked_set_name(set_name)
-    chosen = chosen_protocol(protocol)
-    conditions = read_conditions(condition)
+    chosen, conditions = chosen_protocol(protocol), read_conditions(condition)
     err.print(f"loading {potential}", style="dim")
-    start_early()
-    try:
-        loaded = potentials.load(potential, device)
-        with ResultsStore.open(out_dir.absolute()) as store:
-            described = describe_set(store, set_name, inputs, about or (), conditions)
-            crystals = CrystalSet(set_name, described.condition, chosen, loaded.record(), loaded.elements)
-            with err.status("reading and screening crystals") as status:
-                found = ingest(
-                    inputs,
-                    crystals,
-                    store,
-                    reference=reference,
-                    limit=limit,
+    with sentences():
+        from phononbench_flows.structures import start_early
+
+        start_early()
+        from phononbench_flows.cli.display import funnel_table
+        from phononbench_flows.potentials import parse_settings
+        from phononbench_flows.run import Watchers, judge_folder
+
+        with err.status("reading and screening crystals") as status:
+
+            def ingested(found: Ingested, again: int) -> None:
+                status.stop()
+                counts = f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run"
+                err.print(counts + (f", {again} tried again" if again else ""), style="dim")
+
+            judged = judge_folder(
+                inputs,
+                set_name,
+                out=out_dir,
+                potential=potential,
+                potential_settings=parse_settings(setting or ()),
+                protocol=chosen,
+                device=device,
+                batch_atoms=batch_atoms,
+                condition=conditions,
+                about=about or (),
+                reference=reference,
+                limit=limit,
+                retry_reasons=retry or (),
+                watchers=Watchers(
                     on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
-                )
-            err.print(
-                f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run", style="dim"
+                    on_ingested=ingested,
+                    computing=_progress,
+                ),
             )
-            criteria = {"set": set_name, "protocol_id": crystals.protocol_id}
-            with Progress(
-                lambda: store.status_counts(set_name, crystals.protocol_id),
-                stages=lambda: store.stage_counts(set_name, crystals.protocol_id),
-            ):
-                run_here(crystals, found.keys, store, loaded, batch_atoms)
-            table = write_results(
-                store.documents(criteria, sort={"id": 1}), out_dir / set_name / f"{slug(potential)}-{chosen.name}"
+        out.print(funnel_table(judged.funnel, set_name))
+        out.print(f"results: {judged.table}\nstable crystals: {judged.table.parent / 'stable'}", soft_wrap=True)
+
+
+def _progress(store: ResultsStore, crystals: CrystalSet) -> Progress:
+    from phononbench_flows.cli.progress import Progress
+    from phononbench_flows.steps import steps_of
+
+    return Progress(
+        lambda: store.status_counts(crystals.name, crystals.protocol_id),
+        stages=lambda: store.stage_counts(crystals.name, crystals.protocol_id),
+        words={step.name: step.passed for step in steps_of(crystals.protocol)},
+    )
+
+
+@app.command("judge")
+def judge_files(
+    inputs: Inputs,
+    potential: PotentialOption = DEFAULT,
+    setting: SettingOption = None,
+    protocol: ProtocolOption = "paper",
+    device: DeviceOption = "auto",
+    batch_atoms: BatchOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a crystal, with all that is known.")] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the relaxed crystals, their phonons and band structures there."),
+    ] = None,
+) -> None:
+    """Judge one or a few crystals, a line each; nothing is kept.
+
+    Exit code 0: all are stable. 1: some are not. 2: some could not be judged, or the command could not run.
+    """
+    chosen = chosen_protocol(protocol)
+    with sentences():
+        from phononbench_flows.structures import parse_all, read_inputs, start_early
+
+        start_early()
+        from phononbench_flows.judging import given, judge_given
+        from phononbench_flows.potentials import parse_settings
+
+        with err.status("reading crystals") as status:
+            crystals = [given(raw, parsed) for raw, parsed in parse_all(read_inputs(inputs))]
+            status.update(f"loading {potential}")
+            results = judge_given(
+                crystals,
+                protocol=chosen,
+                potential=potential,
+                device=device,
+                batch_atoms=batch_atoms,
+                potential_settings=parse_settings(setting or ()),
+                on_step=lambda name, number: status.update(f"{name.replace('_', ' ')} of {number} crystals"),
             )
-            found_funnel = funnel(store.query(criteria, ["status", "stage"]), described.n_generated)
-            out.print(funnel_table(found_funnel, set_name))
-            out.print(f"results: {table}\nstable crystals: {table.parent / 'stable'}", soft_wrap=True)
-    except (PotentialError, InputError, SetError, StoreError, BlobError, UndeliverableError, OutOfTimeError) as error:
-        stop(str(error))
+        for result in results:
+            typer.echo(json.dumps(result.as_dict()) if as_json else _line(result))
+            if save is not None:
+                result.save(save)
+        if not all(result.was_judged for result in results):
+            raise typer.Exit(2)
+        if not all(result.is_stable for result in results):
+            raise typer.Exit(1)
+
+
+def _line(result: JudgedCrystal) -> str:
+    name = f"{result.crystal.origin.source}  {result.document.formula_pretty or ''}".rstrip()
+    return f"{name}  {result.why}"
 
 
 @app.command("protocol")
@@ -121,11 +189,19 @@ def list_potentials(context: typer.Context) -> None:
 
     if context.invoked_subcommand is not None:
         return
-    table = Table("name", "what it is", "ready")
-    for name in potentials.names():
+    table = Table(Column("name", no_wrap=True), "what it is", "ready")
+    answers = {name: potentials.readiness(name) for name in potentials.names()}
+    for name, answer in answers.items():
         mark = " (default)" if name == DEFAULT else ""
-        table.add_row(name + mark, potentials.find_source(name).summary, potentials.readiness(name))
+        ready = "yes" if answer == "ready" else "no"
+        table.add_row(escape(name + mark), escape(potentials.find_source(name).summary), ready)
     out.print(table)
+    # Below the table, so that the commands in them can be copied; not markup, which would eat `[sevennet]`.
+    for answer in answers.values():
+        if answer != "ready":
+            out.print(answer, markup=False, highlight=False, soft_wrap=True)
+    families = ", ".join(potentials.FAMILIES)
+    out.print(f"FAMILY:PATH is a checkpoint of one of the families {families}", markup=False, soft_wrap=True)
 
 
 @potentials_app.command("fetch")
@@ -135,7 +211,5 @@ def fetch_potential(
     """Download a potential's weights, whole and checked or not at all."""
     from phononbench_flows import potentials
 
-    try:
-        out.print(str(potentials.fetch(name)), soft_wrap=True)
-    except PotentialError as error:
-        stop(str(error))
+    with sentences():
+        out.print(str(potentials.fetch(name)), markup=False, soft_wrap=True)

@@ -14,22 +14,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from phononbench_flows.outcomes import Stage, Status
+from phononbench_flows.outcomes import Status
 
 POLL_SECONDS = 0.5
 _GIVE_UP_SECONDS = 10.0  # how long the end of a run waits for a count that hangs
-_STAGES = {Stage.RELAXED: "only relaxed", Stage.FORCE_CONSTANTS: "with force constants"}
 
 
 @dataclass(frozen=True)
 class _State:
-    """What was last counted: crystals in all, finished, on their way by stage, failed; finished ones per second, and
-    seconds left.
+    """What was last counted: crystals in all, finished, those on their way by what they are called, failed; finished
+    ones per second, and seconds left.
     """
 
     total: int
     done: int
-    stages: Mapping[str, int]
+    passed: Mapping[str, int]
     failed: int
     rate: float
     left: float | None
@@ -37,10 +36,8 @@ class _State:
     def tail(self) -> str:
         """Everything but the number of crystals."""
         left = "" if self.left is None else f", {timedelta(seconds=round(self.left))} left"
-        stages = "".join(
-            f"{self.stages[stage]} {words}, " for stage, words in _STAGES.items() if self.stages.get(stage)
-        )
-        return f"{stages}{self.failed} failed, {self.rate:.3g} per second{left}"
+        passed = "".join(f"{number} {words}, " for words, number in self.passed.items() if number)
+        return f"{passed}{self.failed} failed, {self.rate:.3g} per second{left}"
 
 
 class Progress:
@@ -49,8 +46,9 @@ class Progress:
     Args:
         counts: number of crystals by status; called twice a second from a thread of its own. All but ``pending``
             are finished. What it raises is shown once, and does no harm to the run.
-        stages: number of crystals that are not finished by the stage that they have completed, so that a run is seen
-            to move before the first is finished; called as often.
+        stages: number of crystals that are not finished by the stage that they have reached, so that a run is seen to
+            move before the first is finished; called as often.
+        words: what the crystals of a stage are called, in the order in which they are shown.
         interval: seconds between two lines where there is no terminal.
         console: where to show it; standard error without it.
     """
@@ -60,11 +58,13 @@ class Progress:
         counts: Callable[[], Mapping[str, int]],
         *,
         stages: Callable[[], Mapping[str, int]] = dict,
+        words: Mapping[str, str] | None = None,
         interval: float = 10.0,
         console: Console | None = None,
     ) -> None:
         self._counts = counts
         self._stages = stages
+        self._words = words or {}
         self._interval = interval
         self._console = console or Console(stderr=True)
         self._bar: Bar | None = None
@@ -119,6 +119,7 @@ class Progress:
             done = total - counts.get(Status.PENDING, 0)
             failed = counts.get(Status.FAILED, 0)
             stages = self._stages()
+            passed = {words: stages.get(stage, 0) for stage, words in self._words.items()}
         except Exception as error:  # noqa: BLE001  # showing progress must not stop the run
             if not self._complained:
                 self._complained = True
@@ -128,7 +129,7 @@ class Progress:
             self._done_before = done
         seconds = time.monotonic() - self._began
         rate = max(done - self._done_before, 0) / seconds if seconds > 0 else 0.0
-        self._state = _State(total, done, stages, failed, rate, (total - done) / rate if rate else None)
+        self._state = _State(total, done, passed, failed, rate, (total - done) / rate if rate else None)
 
     def _show(self) -> None:
         state = self._state

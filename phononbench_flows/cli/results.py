@@ -14,13 +14,23 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from phononbench_flows.cli.common import ConditionOption, app, chosen_protocol, err, out, read_conditions, stop
+from phononbench_flows.cli.common import (
+    ConditionOption,
+    app,
+    chosen_protocol,
+    err,
+    out,
+    read_conditions,
+    sentences,
+    stop,
+)
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import PRESETS
 
 if TYPE_CHECKING:
-    from phononbench_flows.documents import CrystalDocument
+    from phononbench_flows.documents import CalculationDocument
     from phononbench_flows.results.bundle import Manifest
+    from phononbench_flows.steps import Step
     from phononbench_flows.store import ResultsStore
 
 _SHOWN = 50  # rows of a table on the terminal, unless asked otherwise
@@ -47,6 +57,9 @@ class Format(StrEnum):
     PARQUET = "parquet"
     EXTXYZ = "extxyz"
     CIF = "cif"
+    EMMET = "emmet"
+    PHONOPY = "phonopy"
+    BAND = "band"
 
 
 @contextmanager
@@ -57,20 +70,27 @@ def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
         where: as given on the command line.
         new: whether a directory may be one that has no results yet.
     """
-    from phononbench_flows.results.bundle import BundleError
-    from phononbench_flows.results.export import ExportError
-    from phononbench_flows.results.query import QueryError
-    from phononbench_flows.store import ResultsStore, StoreError, configured_spec, full_spec
-    from phononbench_flows.tables.rows import SelectionError
+    with sentences():
+        from phononbench_flows.store import ResultsStore, configured_spec, full_spec
 
-    try:
         spec = full_spec(where) if where else configured_spec()
         if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
             stop(f"there are no results in {spec['path']}")
         with ResultsStore.open(spec) as store:
             yield store
-    except (BundleError, ExportError, QueryError, SelectionError, StoreError) as error:
-        stop(str(error))
+
+
+@app.command()
+def migrate(where: Where = None) -> None:
+    """Bring results of an older version up to date; nothing else may use them meanwhile."""
+    with sentences():
+        from phononbench_flows.store import configured_spec, full_spec
+        from phononbench_flows.store.migration import migrate as bring_up_to_date
+
+        spec = full_spec(where) if where else configured_spec()
+        with err.status("migrating") as status:
+            number = bring_up_to_date(spec, lambda n: status.update(f"migrating: {n} crystals"))
+        out.print(f"{number} crystals brought up to date" if number else "the results are up to date", soft_wrap=True)
 
 
 @app.command()
@@ -136,17 +156,21 @@ def query(
     form: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.TABLE,
     out_path: Annotated[
         Path | None,
-        typer.Option("--out", help="File or, for cif, empty folder; csv and jsonl go to the terminal without."),
+        typer.Option(
+            "--out",
+            help="File or, for cif, phonopy and band, empty folder; csv, jsonl and emmet go to the terminal without.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many crystals.")] = None,
 ) -> None:
     """List or export crystals: what is given has to hold all at once."""
-    if out_path is None and form in {Format.PARQUET, Format.EXTXYZ, Format.CIF}:
+    if out_path is None and form in {Format.PARQUET, Format.EXTXYZ, Format.CIF, Format.PHONOPY, Format.BAND}:
         stop(f"--format {form} needs --out")
     if out_path is not None and form is Format.TABLE:
         stop("a table goes to the terminal: for --out choose another --format")
     with _opened(where) as store:
         from phononbench_flows.results.query import CrystalQuery, Range, criteria, parse_where
+        from phononbench_flows.steps.order import steps_named
 
         question = CrystalQuery(
             statuses=status or (),
@@ -172,14 +196,15 @@ def query(
         if form is Format.TABLE:
             _print_table(documents, store.count(asked))
         else:
-            _write(form, documents, out_path)
+            steps = steps_named(store.distinct("steps", asked)) if form in {Format.CSV, Format.PARQUET} else []
+            _write(form, documents, out_path, store, steps)
 
 
 def _symbols(text: str | None) -> list[str]:
     return [symbol.strip() for symbol in text.split(",")] if text else []
 
 
-def _print_table(documents: Iterator[CrystalDocument], total: int) -> None:
+def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
     table = Table(show_edge=False)
     table.add_column("crystal", no_wrap=True)
     for name in ("formula", "status", "reason"):
@@ -188,7 +213,7 @@ def _print_table(documents: Iterator[CrystalDocument], total: int) -> None:
     table.add_column("space group")
     table.add_column("atoms", justify="right")
     for document in documents:
-        lowest = document.phonon.judged if document.phonon else None
+        lowest = document.minimum
         relaxed = document.symmetry_relaxed
         cells = (
             document.id,
@@ -205,33 +230,40 @@ def _print_table(documents: Iterator[CrystalDocument], total: int) -> None:
     err.print(f"{shown} crystals", style="dim", highlight=False)
 
 
-def _write(form: Format, documents: Iterator[CrystalDocument], path: Path | None) -> None:
-    """Write the documents, and say how many there were and how many had no structure to write."""
+def _write(
+    form: Format, documents: Iterator[CalculationDocument], path: Path | None, store: ResultsStore, steps: list[Step]
+) -> None:
+    """Write the documents, and say how many there were and how many had nothing to write."""
     from phononbench_flows.results import export
 
-    seen = 0
+    seen, written = 0, None
 
-    def counted() -> Iterator[CrystalDocument]:
+    def counted() -> Iterator[CalculationDocument]:
         nonlocal seen
-        for seen, document in enumerate(documents, start=1):  # noqa: B007
+        for document in documents:
+            seen += 1
             yield document
 
-    written: int | None = None
-    if path is not None and form is not Format.CIF:
+    if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    if form is Format.PARQUET and path is not None:
-        export.write_parquet(path, counted())
-    elif form is Format.CIF and path is not None:
-        written = export.write_cifs(path, counted())
-    else:
+    if path is None or form in {Format.CSV, Format.JSONL, Format.EXTXYZ, Format.EMMET}:
         with _text(path) as stream:
             if form is Format.CSV:
-                export.write_csv(stream, export.COLUMNS, map(export.row, counted()))
+                export.write_documents(stream, counted(), steps)
             elif form is Format.JSONL:
                 stream.writelines(map(export.json_line, counted()))
+            elif form is Format.EMMET:
+                written = export.write_emmet(stream, counted(), store)
             else:
-                written = export.write_extxyz(stream, counted())
-    without = "" if written in {None, seen} else f", {seen - (written or 0)} of them without a structure"
+                written = export.write_extxyz(stream, export.with_structures(counted(), store))
+    elif form is Format.PARQUET:
+        export.write_parquet(path, counted(), steps)
+    elif form is Format.CIF:
+        written = export.write_cifs(path, export.with_structures(counted(), store))
+    else:
+        written = export.write_phonon_files(path, counted(), store, form)
+    what = "phonons" if form in {Format.EMMET, Format.PHONOPY, Format.BAND} else "a structure"
+    without = "" if written in {None, seen} else f", {seen - (written or 0)} of them without {what}"
     err.print(f"{seen} crystals{without}", style="dim", highlight=False)
 
 
@@ -257,7 +289,7 @@ def show(
         folder = figures or Path(store.spec.get("path", ".")) / "figures"
         for document in documents:
             out.print(crystal_table(document, store.get_set(document.set)))
-            if (structure := structure_table(document)) is not None:
+            if (structure := structure_table(document, store.crystal(document.id))) is not None:
                 out.print(structure)
             for path in draw(document, store, folder):
                 out.print(str(path), soft_wrap=True)
@@ -305,10 +337,8 @@ def verify(path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bund
     """Check every byte of a bundle, and that its documents, protocol and counts hold together."""
     from phononbench_flows.results import bundle
 
-    try:
+    with sentences():
         _say(bundle.verify(path), path)
-    except bundle.BundleError as error:
-        stop(str(error))
 
 
 @app.command()
@@ -324,7 +354,7 @@ def unpack(
 
 def _say(manifest: Manifest, path: Path) -> None:
     counts = manifest.counts
-    parts = ("not_handed_in", "rejected", "duplicate", "known", "failed", "judged")
+    parts = ("not_handed_in", "rejected", "duplicate", "known", "failed", "undecided", "judged")
     summed = " + ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in parts if counts[name])
     out.print(
         f"{path}: set {manifest.set}, {counts['generated']} generated = {summed or 'none'}, {counts['stable']} stable; "

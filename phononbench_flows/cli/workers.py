@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from phononbench_flows.cli.cluster import LaunchpadOption, StoreOption
-from phononbench_flows.cli.common import app, err, out, stop
+from phononbench_flows.cli.common import app, err, out, sentences, stop
 
 if TYPE_CHECKING:
     from fireworks import FWorker, LaunchPad
@@ -29,13 +30,10 @@ FworkerOption = Annotated[
 
 
 def _launchpad(file: Path | None, store: str | None) -> LaunchPad:
-    from phononbench_flows.cluster.launchpad import LaunchError, launchpad
-    from phononbench_flows.store import DEFAULT_DATABASE, StoreError, cluster_spec
+    from phononbench_flows.cluster.launchpad import launchpad
+    from phononbench_flows.store import DEFAULT_DATABASE, cluster_spec
 
-    try:
-        return launchpad(file, database=cluster_spec(store).get("database", DEFAULT_DATABASE))
-    except (LaunchError, StoreError) as error:
-        stop(str(error))
+    return launchpad(file, database=cluster_spec(store).get("database", DEFAULT_DATABASE))
 
 
 def _fworker(file: Path | None) -> FWorker:
@@ -59,6 +57,18 @@ def worker(
     folder: Annotated[Path, typer.Option(help="Where each firework gets a folder of its own.")] = Path(),
 ) -> None:
     """Compute what waits on the LaunchPad, until nothing does or the Slurm job is nearly over."""
+    with sentences():
+        _work(launchpad_file, fworker_file, store, timeout, idle, folder)
+
+
+def _work(
+    launchpad_file: Path | None,
+    fworker_file: Path | None,
+    store: str | None,
+    timeout: float | None,
+    idle: float,
+    folder: Path,
+) -> None:
     import logging
 
     from phononbench_flows.cluster.worker import UnfitError, work
@@ -81,12 +91,12 @@ def doctor(
     launchpad_file: LaunchpadOption = None, fworker_file: FworkerOption = None, store: StoreOption = None
 ) -> None:
     """Check whether a worker could work here, and say what to do where it could not."""
-    from phononbench_flows.cluster.preflight import State, preflight
+    with sentences(), err.status("looking around"):
+        from phononbench_flows.cluster.preflight import State, preflight
 
-    table = Table("check", "", "found", "what to do")
-    colours = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
-    failed = False
-    with err.status("looking around"):
+        table = Table("check", "", "found", "what to do")
+        colours = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
+        failed = False
         for check in preflight(_launchpad(launchpad_file, store), _fworker(fworker_file), store):
             failed = failed or check.state == State.FAILED
             state = f"[{colours[check.state]}]{check.state}[/]"
@@ -104,20 +114,19 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show how far each set is: waiting, running, judged, failed and why, rate, time left."""
-    from pymongo.errors import PyMongoError
+    with sentences():
+        from pymongo.errors import PyMongoError
 
-    from phononbench_flows.cluster.status import set_statuses
-    from phononbench_flows.store import ResultsStore, StoreError, cluster_spec
+        from phononbench_flows.cluster.status import set_statuses
+        from phononbench_flows.store import ResultsStore, cluster_spec
 
-    try:
         spec = cluster_spec(store)
         lp = _launchpad(launchpad_file, store) if spec["kind"] == "mongo" else None
-        with ResultsStore.open(spec) as results:
-            found = list(set_statuses(results, lp, set_name))
-    except StoreError as error:
-        stop(str(error))
-    except PyMongoError as error:
-        stop(f"the LaunchPad does not answer: {type(error).__name__}")
+        try:
+            with ResultsStore.open(spec) as results:
+                found = list(set_statuses(results, lp, set_name))
+        except PyMongoError as error:
+            stop(f"the LaunchPad does not answer: {type(error).__name__}")
     if set_name and not found:
         stop(f"there is no set {set_name!r} in {' '.join(spec.values())}")
     if as_json:
@@ -126,15 +135,20 @@ def status(
         out.print(_status_table(found))
 
 
+def _listed(counts: Iterable[tuple[str, int]]) -> str:
+    return "\n".join(f"{number} {name}" for name, number in counts)
+
+
 def _status_table(found: list[SetStatus]) -> Table:
-    columns = ("set", "protocol", "waiting", "running", "finished", "failed", "per hour", "left", "fireworks")
+    columns = ("set", "protocol", "waiting", "passed", "running", "finished", "failed", "per hour", "left", "fireworks")
     table = Table(*columns)
     for each in found:
         left = "" if each.seconds_left is None else str(timedelta(seconds=round(each.seconds_left)))
         rate = "" if each.per_hour is None else f"{each.per_hour:.3g}"
+        passed = _listed(each.passed.items())
         counts = (each.statuses, each.reasons, each.fireworks)
-        finished, failed, fireworks = ("\n".join(f"{n} {name}" for name, n in sorted(c.items())) for c in counts)
-        numbers = (str(each.waiting), str(each.running))
+        finished, failed, fireworks = (_listed(sorted(c.items())) for c in counts)
+        numbers = (str(each.waiting), passed, str(each.running))
         table.add_row(each.set, each.protocol_id, *numbers, finished, failed, rate, left, fireworks)
     return table
 
@@ -156,25 +170,27 @@ def janitor(
     ] = None,
 ) -> None:
     """Mend what killed workers and lost connections left on the LaunchPad."""
-    from pymongo.errors import PyMongoError
+    with sentences():
+        from pymongo.errors import PyMongoError
 
-    from phononbench_flows.cluster.janitor import Limits, look_after
+        from phononbench_flows.cluster.janitor import Limits, look_after
 
-    lp = _launchpad(launchpad_file, store)
-    limits = Limits(lock=lock_seconds) if lost_seconds is None else Limits(lock=lock_seconds, ping=lost_seconds)
-    said: set[Report] = set()
-    while True:
-        try:
-            for report in look_after(lp, limits, dry_run=dry_run):
-                # What is left for a person is not told anew every round.
-                if report not in said:
-                    out.print(f"firework {report.fw_id}: {report.said}: {report.outcome}", markup=False, soft_wrap=True)
-                if report.outcome == "left":
-                    said.add(report)
-        except PyMongoError as error:
+        lp = _launchpad(launchpad_file, store)
+        limits = Limits(lock=lock_seconds) if lost_seconds is None else Limits(lock=lock_seconds, ping=lost_seconds)
+        said: set[Report] = set()
+        while True:
+            try:
+                for report in look_after(lp, limits, dry_run=dry_run):
+                    # What is left for a person is not told anew every round.
+                    if report not in said:
+                        said_of = f"firework {report.fw_id}: {report.said}: {report.outcome}"
+                        out.print(said_of, markup=False, soft_wrap=True)
+                    if report.outcome == "left":
+                        said.add(report)
+            except PyMongoError as error:
+                if every is None:
+                    stop(f"the LaunchPad does not answer: {type(error).__name__}")
+                err.print(f"the LaunchPad does not answer: {type(error).__name__}", style="yellow")
             if every is None:
-                stop(f"the LaunchPad does not answer: {type(error).__name__}")
-            err.print(f"the LaunchPad does not answer: {type(error).__name__}", style="yellow")
-        if every is None:
-            return
-        time.sleep(every)
+                return
+            time.sleep(every)

@@ -35,7 +35,7 @@ _LOST, _STOPPED, _TRANSIENT, _LASTING = "lost its worker", "was stopped", "met w
 _PASSING = re.compile(
     r"pymongo\.errors\.(AutoReconnect|NetworkTimeout|ServerSelectionTimeoutError|NotPrimaryError|ConnectionFailure|"
     r"WaitQueueTimeoutError|PrimarySteppedDown)|\[Errno (5|28|103|104|110|111|112|113|116|121|122)\]|"
-    r"CUDA error|CUDA-capable device|No CUDA GPUs are available|database is locked"
+    r"MachineError|CUDA error|CUDA-capable device|No CUDA GPUs are available|database is locked"
 )
 _ENDED_IN_ORDER = re.compile(r"^(\S*OutOfTimeError|SystemExit|KeyboardInterrupt)\b", re.MULTILINE)
 _READ_AGAIN = "_phononbench_read_again"  # in a firework's spec: how often it was rerun after no worker could read it

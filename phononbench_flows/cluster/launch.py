@@ -26,19 +26,15 @@ from fireworks.utilities.fw_serializers import reconstitute_dates
 from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
+from phononbench_flows.bounded import bounded
 from phononbench_flows.cluster.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
 from phononbench_flows.files import replacing
-from phononbench_flows.flows import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
+from phononbench_flows.flows.makers import ChunkMaker
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, Costed, bounded
+from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, WaitingCrystal
 from phononbench_flows.sets.ingest import CrystalSet
+from phononbench_flows.steps import steps_of
 
-# Later stages go first: a chunk that was begun is ended before the next is begun.
-_ROUTES: dict[str, dict[str, Any]] = {
-    RelaxMaker.name: {"_category": GPU, "_priority": 1},
-    ForceConstantsMaker.name: {"_category": GPU, "_priority": 2},
-    SpectrumMaker.name: {"_category": CPU, "_priority": 3},
-}
 _FINISHED = ("COMPLETED", "ARCHIVED")
 _DUPLICATE_KEY = 11000
 _BATCH = 50  # chunks in memory, and in a bulk insert, at once
@@ -55,7 +51,7 @@ class Chunk:
         set: name of the set.
         protocol_id: id of the protocol with its potential.
         keys: of the crystals.
-        flow: arguments of :meth:`StabilityFlowMaker.configured`, as plain JSON.
+        flow: fields of the :class:`ChunkMaker`, as plain JSON.
         generation: how often the same crystals had been handed out and ended before.
         file: absolute path of the workflow file; None for a chunk that went to the LaunchPad directly.
     """
@@ -94,13 +90,15 @@ def chunk_hash(set_name: str, protocol_id: str, keys: Sequence[str]) -> str:
 
 def chunk_workflow(chunk: Chunk) -> Workflow:
     """The workflow of a chunk; made again it is the same, but for FireWorks' ids and the time."""
-    protocol = Protocol.model_validate(chunk.flow["protocol"])
-    flow = StabilityFlowMaker.configured(**(chunk.flow | {"protocol": protocol})).make(chunk.keys)
+    flow = ChunkMaker(**chunk.flow).make(chunk.keys)
     tags = {"set": chunk.set, "protocol_id": chunk.protocol_id, "chunk": chunk.id}
-    for job, _ in list(flow.iterflow()):
-        job.set_uuid(str(uuid5(NAMESPACE_OID, f"{chunk.id} {job.name}")))
+    steps = steps_of(Protocol.model_validate(chunk.flow["protocol"]))
+    for number, (step, (job, _)) in enumerate(zip(steps, list(flow.iterflow()), strict=True), start=1):
+        job.set_uuid(str(uuid5(NAMESPACE_OID, f"{chunk.id} {step.name}")))
         job.hosts = [str(uuid5(NAMESPACE_OID, chunk.id))]
-        job.config.manager_config = dict(_ROUTES[job.name])
+        # Later steps go first: a chunk that was begun is ended before the next is begun.
+        category = GPU if step.resource == "potential" else CPU
+        job.config.manager_config = {"_category": category, "_priority": number}
         job.update_metadata(tags)
     # Never with a store: it would be written, password and all, into every firework.
     return flow_to_workflow(flow, name=f"{chunk.set} {chunk.id}", metadata=tags | {"crystals": len(chunk.keys)})
@@ -151,7 +149,7 @@ def add_chunks(lp: LaunchPad, chunks: Sequence[Chunk], on_chunks: Callable[[int]
 
 
 def _ids(lp: LaunchPad, chunks: Iterable[str]) -> dict[str, list[int]]:
-    """Ids of the fireworks of those of these chunks that have a workflow of ours, in the order of their stages."""
+    """Ids of the fireworks of those of these chunks that have a workflow of ours, in the order of their steps."""
     found = lp.workflows.find({"_id": {"$in": list(chunks)}}, {"nodes": 1})
     return {document["_id"]: sorted(document["nodes"]) for document in found}
 
@@ -209,7 +207,7 @@ class _Ledger:
     states: dict[str, str]
     broken: set[str]
 
-    def open_entries(self, waiting: Mapping[str, Costed]) -> list[Chunk]:
+    def open_entries(self, waiting: Mapping[str, WaitingCrystal]) -> list[Chunk]:
         """Those whose crystals are somebody's task: some of them wait, and the workflow has not ended."""
         return [
             entry
@@ -232,10 +230,11 @@ class _Ledger:
 def submit(
     lp: LaunchPad,
     crystals: CrystalSet,
-    waiting: Sequence[Costed],
+    waiting: Sequence[WaitingCrystal],
     *,
     store: Mapping[str, Any],
     potential: str,
+    potential_settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     target: float = TARGET,
     folder: Path | None = None,
@@ -248,6 +247,7 @@ def submit(
         waiting: the crystals that wait to be computed, of this set and protocol.
         store: spec of the results store.
         potential: name of the potential, as workers are to load it.
+        potential_settings: settings that its family offers.
         device: where they are to run it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         target: bound on the estimated cost of a chunk.
         folder: write the workflows there, as files for ``lpad add``, instead of adding them.
@@ -268,6 +268,7 @@ def submit(
     taken = {key for entry in entries for key in entry.keys}
     protocol = crystals.protocol.model_dump(mode="json")
     flow = {"store": dict(store), "protocol": protocol, "potential": potential, "device": device}
+    flow |= {"potential_settings": dict(potential_settings or {})}
     free = [item for item in waiting if item.key not in taken]
     chunks = bounded(free, lambda item: item.cost, target, MAX_CRYSTALS)
     new = [_new_chunk(crystals, [item.key for item in chunk], flow, ledger, folder) for chunk in chunks]

@@ -1,11 +1,16 @@
-"""Where jobflow keeps the outputs of jobs on a cluster: lists of keys, by which a chunk's jobs follow one another."""
+"""Where jobflow keeps the outputs of jobs on a cluster, on the server that the environment names.
+
+Those of a chunk are lists of keys, by which its jobs follow one another; those of a ``StabilityMaker`` are documents,
+whose phonons go to the store ``data``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from maggma.stores import MongoStore
+import gridfs
+from maggma.stores import GridFSStore, MongoStore
 from pymongo import IndexModel
 
 from phononbench_flows.store import DEFAULT_DATABASE
@@ -56,3 +61,32 @@ class OutputsStore(MongoStore):
         there = [dict(index["key"]) for index in self._collection.list_indexes()]
         wanted = [dict(index.document["key"]) for index in INDEXES]
         return [f"{self.collection_name} ({', '.join(fields)})" for fields in wanted if fields not in there]
+
+
+class OutputDataStore(GridFSStore):
+    """What is too large for a document, compressed in GridFS, on the same server in the same way.
+
+    To be the store ``data`` in a ``jobflow.yaml``; it holds no secret.
+    """
+
+    def __init__(self, database: str = DEFAULT_DATABASE, collection_name: str = "outputs_data", **kwargs: Any) -> None:
+        super().__init__(database, collection_name, **({"compression": True} | kwargs))
+
+    @property
+    def name(self) -> str:
+        """Database and collection."""
+        return f"{self.database}.{self.collection_name}"
+
+    def connect(self, force_reset: bool = False) -> None:
+        """Find the collections, as ``GridFSStore`` does, but through the process' one client."""
+        if self._coll is None or force_reset:
+            database = client()[str(self.database)]
+            self._coll = gridfs.GridFS(database, self.collection_name)
+            self._files_collection = database[f"{self.collection_name}.files"]
+            self._chunks_collection = database[f"{self.collection_name}.chunks"]
+            index = MongoStore.from_collection(self._files_collection)
+            index.last_updated_field, index.key = f"metadata.{self.last_updated_field}", self.key
+            self._fs = index  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Nothing: the connection belongs to the process."""

@@ -5,6 +5,7 @@ A worker with a broken environment takes one firework after the other and fails 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,8 +20,9 @@ from pymongo.errors import PyMongoError
 from phononbench_flows import potentials
 from phononbench_flows.cluster import launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
-from phononbench_flows.flows.stages import versions
+from phononbench_flows.flows.step_runs import versions
 from phononbench_flows.protocol import Protocol
+from phononbench_flows.steps import StepError, steps_of
 from phononbench_flows.store import StoreError, cluster_spec, open_store
 from phononbench_flows.store.connection import masked
 
@@ -100,8 +102,9 @@ def check_kinds(lp: LaunchPad, kinds: list[Kind]) -> Iterator[Check]:
     """Whether these fireworks would run here: their code, their potential, and the store of their results."""
     yield _readable(lp, kinds)
     yield _same_version(kinds)
-    for potential in sorted({(k.maker["potential"], k.maker["device"]) for k in kinds if "potential" in k.maker}):
-        yield _potential(*potential, kinds)
+    yield _steps(kinds)
+    for kind in {_loaded_as(k): k for k in kinds if k.maker.get("potential")}.values():
+        yield _potential(kind.maker, kinds)
     for spec in {str(k.maker["store"]): k.maker["store"] for k in kinds if "store" in k.maker}.values():
         yield _results(spec)
 
@@ -189,11 +192,32 @@ def _same_version(kinds: list[Kind]) -> Check:
     return Check(name, State.OK, f"phononbench-flows {here}")
 
 
-def _potential(potential: str, device: str, kinds: list[Kind]) -> Check:
+def _steps(kinds: list[Kind]) -> Check:
+    """Whether the steps of the jobs' protocols can be found."""
+    name = "steps"
+    try:
+        found = {step for kind in kinds if "protocol" in kind.maker for step in _steps_of(kind)}
+    except StepError as error:
+        return Check(name, State.FAILED, str(error), "install in this environment what the jobs were submitted with")
+    return Check(name, State.OK, ", ".join(sorted(found)) or "nothing waits")
+
+
+def _steps_of(kind: Kind) -> list[str]:
+    return [step.name for step in steps_of(Protocol.model_validate(kind.maker["protocol"]))]
+
+
+def _loaded_as(kind: Kind) -> str:
+    """Tells potentials apart that have to be loaded apart."""
+    maker = kind.maker
+    return json.dumps([maker["potential"], maker["device"], maker["potential_settings"]], sort_keys=True)
+
+
+def _potential(maker: dict[str, Any], kinds: list[Kind]) -> Check:
     """Load it, as the jobs will, and compare its checkpoint with what the crystals were submitted for."""
+    potential = maker["potential"]
     name = f"potential {potential}"
     try:
-        loaded = potentials.load(potential, device)
+        loaded = potentials.load(potential, maker["device"], maker["potential_settings"])
     except (potentials.PotentialError, RuntimeError, OSError, ImportError) as error:
         return Check(
             name, State.FAILED, str(error), f"run `phononbench potentials fetch {potential}`, or see its source"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from phononbench_flows.outcomes import Status
+from phononbench_flows.outcomes import READ, SCREENED, Status
+from phononbench_flows.steps import Step, StepError, find_step
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 RATE_WINDOW = timedelta(hours=1)
 """The rate is that of the last so long."""
 
-_COMPUTED = (Status.STABLE, Status.UNSTABLE, Status.FAILED)
+_COMPUTED = (Status.STABLE, Status.UNSTABLE, Status.UNDECIDED, Status.FAILED)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class SetStatus:
 
     Attributes:
         waiting: crystals to be computed that no worker has begun; of some, an earlier stage is done.
+        passed: those of the waiting ones that have passed a step, by what the step calls them, in the steps' order.
         running: those that a worker has begun and not ended a stage of, be it alive or dead.
         statuses: finished crystals by status.
         reasons: failed ones by reason.
@@ -38,6 +41,7 @@ class SetStatus:
     set: str
     protocol_id: str
     waiting: int
+    passed: dict[str, int]
     running: int
     statuses: dict[str, int]
     reasons: dict[str, int]
@@ -64,6 +68,7 @@ def _status(store: ResultsStore, lp: LaunchPad | None, name: str, protocol_id: s
         set=name,
         protocol_id=protocol_id,
         waiting=pending - running,
+        passed=_passed(store, mine),
         running=running,
         statuses=statuses,
         reasons=dict(Counter(row["reason"] for row in failed)),
@@ -71,6 +76,20 @@ def _status(store: ResultsStore, lp: LaunchPad | None, name: str, protocol_id: s
         seconds_left=pending / per_hour * 3600 if per_hour else None,
         fireworks=_fireworks(lp, name, protocol_id) if lp is not None else {},
     )
+
+
+def _passed(store: ResultsStore, mine: dict[str, Any]) -> dict[str, int]:
+    """Waiting crystals by the last step that they have passed; a step that is not here goes by its name."""
+    stages = store.stage_counts(mine["set"], mine["protocol_id"])
+    document = next(store.query(mine, ["steps"], limit=1), None)
+    words = {step.name: step.passed for step in _known(document["steps"] if document else [])}
+    return {words.get(stage, stage): number for stage, number in stages.items() if stage not in {READ, SCREENED}}
+
+
+def _known(references: list[str]) -> Iterator[Step]:
+    for reference in references:
+        with suppress(StepError):  # a step of a package that only the workers have
+            yield find_step(reference)
 
 
 def _per_hour(store: ResultsStore, mine: dict[str, Any]) -> float | None:

@@ -6,21 +6,26 @@ leaves its identity with what it takes. It ends before its time does, and on SIG
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterable
+from contextlib import chdir, suppress
 from pathlib import Path
 
 from fireworks import FWorker, LaunchPad
-from fireworks.core.rocket_launcher import rapidfire
+from fireworks.core.rocket_launcher import launch_rocket
+from fireworks.utilities.fw_utilities import create_datestamp_dir
 
 from phononbench_flows.cluster import slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
 from phononbench_flows.cluster.preflight import Check, State, check_kinds, preflight, waiting_kinds
+from phononbench_flows.engine.batch import MachineError
 from phononbench_flows.errors import PhononBenchError
-from phononbench_flows.flows import time_limit
+from phononbench_flows.flows import machine, time_limit
 from phononbench_flows.store.connection import retry_seconds
 
 logger = logging.getLogger(__name__)
@@ -44,6 +49,7 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = N
 
     Raises:
         UnfitError: what waits would fail here.
+        MachineError: a firework found that this machine cannot compute; it was given back, with its crystals.
     """
     time_limit.stop_on_signals()
     _heed_slurm()
@@ -58,10 +64,12 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = N
             _require_fit(check_kinds(lp, new))
             newest = max([newest, *(kind.fw_id for kind in new)])
             took = _take_one(lp, fworker, folder)
-        except UnfitError:
+        except (UnfitError, MachineError):
             raise
-        except Exception:
+        except Exception as error:
             # What it held is lost to it, and found by the janitor; the worker itself goes on.
+            if (why := machine.found_broken()) is not None:
+                raise MachineError(why) from error
             troubles += 1
             logger.exception("a firework could not be taken or given back (%d of %d)", troubles, _TROUBLES)
             if troubles == _TROUBLES:
@@ -78,11 +86,28 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = N
 
 
 def _take_one(lp: LaunchPad, fworker: FWorker, folder: Path) -> bool:
-    """Run one firework, if one is ready."""
+    """Run one firework in a folder of its own, if one is ready."""
     if lp.fireworks.find_one(dict(fworker.query) | {"state": "READY"}, {"fw_id": 1}) is None:
         return False
-    rapidfire(lp, fworker, str(folder), nlaunches=1, max_loops=1, sleep_time=_POLL_SECONDS)
+    trace = io.StringIO()
+    own = Path(create_datestamp_dir(str(folder), logger, prefix="launcher_"))
+    with chdir(own):
+        launch_rocket(lp, fworker, err_file=trace)
+    with suppress(OSError):  # it is empty where another worker was faster
+        own.rmdir()
+    if (why := machine.found_broken()) is not None:
+        _give_back(lp, fworker)
+        raise MachineError(why)
+    sys.stderr.write(trace.getvalue())
     return True
+
+
+def _give_back(lp: LaunchPad, fworker: FWorker) -> None:
+    """Make ready again what this worker ran last: its failing was the machine's, and another one can run it."""
+    mine = {f"fworker.env.{IDENTITY}.{name}": fworker.env[IDENTITY][name] for name in ("machine", "pid", "started")}
+    launch = lp.launches.find_one(mine, {"fw_id": 1}, sort=[("launch_id", -1)])
+    if launch and lp.fireworks.find_one({"fw_id": launch["fw_id"], "state": "FIZZLED"}, {"fw_id": 1}):
+        lp.rerun_fw(launch["fw_id"])
 
 
 def _require_fit(checks: Iterable[Check]) -> None:

@@ -2,20 +2,23 @@
 
 Everything that the engine catches, it catches here: an exception bisects the batch until the guilty item is
 alone, an exhausted memory halves the batches from then on, and a system whose forces are not finite is shown as
-such while its neighbours go on.
+such while its neighbours go on. An error of the device is nobody's failure: it ends the run.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch_sim.models.interface import ModelInterface
 
+from phononbench_flows.bounded import bounded
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason
 
@@ -30,16 +33,44 @@ _CPU_ATOMS_PER_CORE = 256
 _GPU_ATOMS_PER_GIB = 250
 
 
+# What CUDA, ROCm and their libraries say when the device is at fault, and every later call would fail as well.
+_DEVICE_ERROR = re.compile(
+    r"CUDA error|CUDA driver error|HIP error|device-side assert|CUDA-capable device|No CUDA GPUs are available|"
+    r"CUBLAS_STATUS|CUDNN_STATUS|cuDNN error|CUSOLVER_STATUS|CUSPARSE_STATUS|NCCL error|Xid|uncorrectable ECC error"
+)
+
+
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result in this place."""
+    """Why there is no result in this place.
+
+    Attributes:
+        reason: its code.
+        detail: the reason in a sentence.
+        trace: traceback of the exception that it was; empty if it was none.
+        kind: the same for exceptions of one type from one place.
+    """
 
     reason: Reason
     detail: str
+    trace: str = field(default="", compare=False, repr=False)
+    kind: str = field(default="", compare=False, repr=False)
 
 
-class UndeliverableError(PhononBenchError):
-    """Whoever waits for results cannot take one: the run's trouble (a full disk, say), never the crystal's."""
+class RunEndingError(PhononBenchError):
+    """Trouble that is no crystal's: nothing is recorded for those under way, and the run ends."""
+
+
+class MachineError(RunEndingError):
+    """The device, or the machine, cannot compute; on another one, or later, it goes well."""
+
+
+class DeviceError(MachineError):
+    """A call of the device failed, and no later one can succeed in this process; a crystal of the call may be why."""
+
+
+class UndeliverableError(RunEndingError):
+    """Whoever waits for results cannot take one: a full disk, say."""
 
 
 def delivering[R](on_result: Callable[[int, R], None]) -> Callable[[int, R], None]:
@@ -48,6 +79,8 @@ def delivering[R](on_result: Callable[[int, R], None]) -> Callable[[int, R], Non
     def deliver(index: int, result: R) -> None:
         try:
             on_result(index, result)
+        except RunEndingError:
+            raise
         except Exception as error:
             raise UndeliverableError(f"a result could not be delivered: {error}") from error
 
@@ -74,18 +107,9 @@ class Budget:
         self.max_atoms = max(1, min(self.max_atoms, atoms // 2))
         logger.warning("out of memory with %d atoms in a batch; at most %d from now on", atoms, self.max_atoms)
 
-    def fill[T](self, items: Sequence[T], atoms: Callable[[T], int]) -> Iterator[list[T]]:
-        """Split items, in order, into batches within the budget; one that exceeds it alone goes alone."""
-        batch: list[T] = []
-        total = 0
-        for item in items:
-            if batch and total + atoms(item) > self.max_atoms:
-                yield batch
-                batch, total = [], 0
-            batch.append(item)
-            total += atoms(item)
-        if batch:
-            yield batch
+    def fill[T](self, items: Sequence[T], atoms: Callable[[T], int]) -> list[T]:
+        """As many of the first items as are within the budget; a first one that exceeds it goes alone."""
+        return next(bounded(items, atoms, self.max_atoms))
 
 
 def bisect_failures[T](
@@ -106,12 +130,17 @@ def bisect_failures[T](
         budget: shrinks when memory runs out.
         unfinished: whether an item still has no result.
         fail: records that an item failed.
+
+    Raises:
+        DeviceError: the device is at fault.
     """
     try:
         compute(items)
-    except UndeliverableError:
+    except RunEndingError:
         raise
     except Exception as error:
+        if _is_device_error(error):
+            raise DeviceError(f"the device failed: {_first_line(error)}") from error
         # The traceback holds the tensors of the failed call.
         failure, exhausted = as_failure(error), _is_out_of_memory(error)
         logger.debug("batch of %d failed", len(items), exc_info=error)
@@ -136,7 +165,13 @@ def as_failure(error: Exception) -> Failure:
     """An exception as a reason and a sentence."""
     if _is_out_of_memory(error):
         return Failure(Reason.OUT_OF_MEMORY, f"out of memory with this crystal alone: {_first_line(error)}")
-    return Failure(Reason.EXCEPTION, f"{type(error).__name__}: {_first_line(error)}")
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return Failure(
+        Reason.EXCEPTION,
+        f"{type(error).__name__}: {_first_line(error)}",
+        trace="".join(traceback.format_exception(error)),
+        kind=" ".join([type(error).__name__, *(f"{frame.filename}:{frame.lineno}" for frame in last)]),
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -148,7 +183,18 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     # Allocators outside torch's own (the CPU's, CUDA libraries') say it in words only.
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    words = ("out of memory", "can't allocate memory", "status_alloc_failed")
+    return isinstance(error, RuntimeError) and any(each in text for each in words)
+
+
+def _is_device_error(error: Exception) -> bool:
+    """Whether the device is at fault; memory that runs out is not, though CUDA says it in an error too."""
+    if _is_out_of_memory(error):
+        return False
+    accelerator = getattr(torch, "AcceleratorError", None)  # of torch since 2.8
+    return (accelerator is not None and isinstance(error, accelerator)) or (
+        isinstance(error, RuntimeError) and _DEVICE_ERROR.search(str(error)) is not None
+    )
 
 
 def _release_memory() -> None:

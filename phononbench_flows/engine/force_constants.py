@@ -64,7 +64,7 @@ class ForceConstants:
     def phonopy(self) -> Phonopy:
         """The Phonopy object from which every frequency can be had."""
         phonon = Phonopy(
-            _phonopy_cell(self.cell, self.numbers, self.positions),
+            phonopy_cell(self.cell, self.numbers, self.positions),
             supercell_matrix=self.supercell,
             primitive_matrix=self.primitive,
             symprec=self.symprec,
@@ -121,7 +121,7 @@ def _ignore(index: int, result: ForceConstants | Failure) -> None:
     """Nobody wants to hear of single results."""
 
 
-def _phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, positions: np.ndarray) -> PhonopyAtoms:
+def phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, positions: np.ndarray) -> PhonopyAtoms:
     """A phonopy cell; elements without a standard atomic weight, on which phonopy stops, get pymatgen's mass."""
     weights = get_atomic_data().atom_data
     masses = [weights[z][3] or float(Element.from_Z(z).atomic_mass) for z in map(int, numbers)]
@@ -130,7 +130,7 @@ def _phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, positio
 
 def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
     """A Phonopy object of this crystal with its displacements made."""
-    cell = _phonopy_cell(structure.lattice.matrix, structure.atomic_numbers, structure.frac_coords)
+    cell = phonopy_cell(structure.lattice.matrix, structure.atomic_numbers, structure.frac_coords)
     with warnings.catch_warnings():
         # "auto" is what the protocol asks for; phonopy warns of it as a default that has changed.
         warnings.simplefilter("ignore", PrimitiveMatrixAutoDefaultWarning)
@@ -208,7 +208,7 @@ class _Run:
     def submit(self, *, everything: bool) -> None:
         """Send off full batches, or all that waits."""
         while self._waiting and (everything or sum(map(_size, self._waiting)) >= self.budget.max_atoms):
-            batch = next(self.budget.fill(self._waiting, _size))
+            batch = self.budget.fill(self._waiting, _size)
             self._waiting = self._waiting[len(batch) :]
             self._computing.append(self._threads.submit(_forces_of, batch, self.model, self.budget))
             self.collect(at_most=_AHEAD)

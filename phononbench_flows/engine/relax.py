@@ -126,7 +126,7 @@ def relax(
         return results[task.index] is None
 
     while waiting:  # once, unless a batch breaks off
-        batch = next(budget.fill(waiting, _atoms))
+        batch = budget.fill(waiting, _atoms)
         del waiting[: len(batch)]
 
         def compute(tasks: list[_Task], whole: list[_Task] = batch) -> None:

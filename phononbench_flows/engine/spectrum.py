@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from phonopy import Phonopy
@@ -16,7 +17,7 @@ from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
-from phononbench_flows.engine.force_constants import ForceConstants
+from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import SpectrumSettings
 
@@ -57,6 +58,10 @@ class Spectrum:
     gamma_optical: float | None
     seconds: float = 0.0
 
+    def at(self, q_points: Literal["path", "commensurate", "mesh"]) -> Frequencies:
+        """The frequencies at one kind of q-points."""
+        return {"path": self.path, "commensurate": self.commensurate, "mesh": self.mesh}[q_points]
+
 
 def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     """Frequencies of a crystal whose force constants are set.
@@ -90,13 +95,46 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     )
 
 
+def spring_crystal() -> ForceConstants:
+    """A crystal that is known to be healthy: fcc aluminium with springs between nearest neighbours alone."""
+    vectors = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+    phonon = Phonopy(
+        phonopy_cell(4.05 * vectors, [13], np.zeros((1, 3))),
+        supercell_matrix=np.diag([2, 2, 2]),
+        primitive_matrix=np.eye(3),
+    )
+    edges, multiplicities = phonon.primitive.get_smallest_vectors()
+    array = np.zeros((1, len(phonon.supercell), 3, 3))
+    for atom, (count, first) in enumerate(multiplicities[:, 0]):
+        for edge in edges[first : first + count] @ phonon.primitive.cell:
+            length = float(np.linalg.norm(edge))
+            if 0.1 < length < 3.0:  # the nearest neighbours lie at 2.86 Å
+                array[0, atom] -= 1.5 * np.outer(edge, edge) / length**2
+    array[0, 0] = -array[0].sum(axis=0)
+    return ForceConstants(
+        cell=np.array(phonon.unitcell.cell),
+        numbers=np.array(phonon.unitcell.numbers),
+        positions=np.array(phonon.unitcell.scaled_positions),
+        supercell=np.diag([2, 2, 2]),
+        primitive=np.eye(3),
+        array=array,
+        symprec=1e-5,
+        n_displacements=0,
+        max_drift=0.0,
+    )
+
+
 def spectra(
-    constants: Sequence[ForceConstants],
+    constants: Sequence[Callable[[], ForceConstants]],
     settings: SpectrumSettings,
     *,
     on_result: Callable[[int, Spectrum | Failure], None],
 ) -> list[Spectrum | Failure]:
-    """Spectra of many crystals; a result or a Failure in each place, told to ``on_result`` as soon as it is there."""
+    """Spectra of many crystals; a result or a Failure in each place, told to ``on_result`` as soon as it is there.
+
+    Parameters:
+        constants: give a crystal's force constants, each called when its turn has come.
+    """
     results: list[Spectrum | Failure | None] = [None] * len(constants)
     deliver = delivering(on_result)
 
@@ -106,7 +144,7 @@ def spectra(
 
     def compute(indices: list[int]) -> None:
         for index in indices:
-            found = spectrum(constants[index].phonopy(), settings)
+            found = spectrum(constants[index]().phonopy(), settings)
             values = (found.path.values, found.commensurate.values, found.mesh.values)
             if all(np.isfinite(v).all() for v in values):
                 finish(index, found)
@@ -117,7 +155,7 @@ def spectra(
         bisect_failures(
             [index],
             compute,
-            atoms=lambda i: constants[i].array.shape[1],
+            atoms=lambda _: 1,
             budget=Budget(1),
             unfinished=lambda i: results[i] is None,
             fail=finish,

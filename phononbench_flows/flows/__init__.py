@@ -1,5 +1,6 @@
-"""Jobflow Makers for relaxation, force constants, and spectrum with verdict, and the flow of a chunk."""
+"""Jobflow Makers: of a step and of a chunk's flow, for sets; and of one crystal, for the flows of others."""
 
-from phononbench_flows.flows.makers import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
+from phononbench_flows.flows.makers import ChunkMaker, StepMaker
+from phononbench_flows.flows.stability import StabilityMaker
 
-__all__ = ["ForceConstantsMaker", "RelaxMaker", "SpectrumMaker", "StabilityFlowMaker"]
+__all__ = ["ChunkMaker", "StabilityMaker", "StepMaker"]

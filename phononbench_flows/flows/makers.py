@@ -1,4 +1,4 @@
-"""Jobflow Makers: relaxation, force constants, spectrum and verdict, and the flow of a chunk of crystals.
+"""Jobflow Makers for sets: any step for the crystals of some keys, and the flow of a chunk of crystals.
 
 Their fields are plain JSON, since FireWorks' serialisation turns anything else into strings; crystals travel as
 keys of the results store, never as arrays. The local run and the cluster run go through the same Makers.
@@ -13,8 +13,10 @@ from jobflow import Flow, Job, Maker, Response, job
 
 from phononbench_flows import potentials
 from phononbench_flows.engine.batch import Budget
-from phononbench_flows.flows.stages import Passed, force_constants_stage, relax_stage, spectrum_stage
+from phononbench_flows.flows import machine
+from phononbench_flows.flows.step_runs import run_step
 from phononbench_flows.protocol import PRESETS, Protocol
+from phononbench_flows.steps import Tools, find_step, references
 from phononbench_flows.store import open_store
 
 
@@ -23,118 +25,84 @@ def _paper() -> dict[str, Any]:
 
 
 @dataclass
-class _StageMaker(Maker):
-    """What every stage has to know.
+class StepMaker(Maker):
+    """A step of a calculation, for crystals of a results store.
 
     Attributes:
         name: name of the job.
+        step: the step, by name or as ``module:attribute``.
         protocol: a Protocol as plain JSON.
         store: specification of the results store as plain JSON, without secrets; see ``open_store``.
-    """
-
-    name: str = "stage"
-    protocol: dict[str, Any] = field(default_factory=_paper)
-    store: dict[str, Any] = field(default_factory=dict)
-
-    def _protocol(self) -> Protocol:
-        return Protocol.model_validate(self.protocol)
-
-    def _answer(self, keys: list[str], passed: Passed) -> Response[list[str]]:
-        """The keys that go on; where time ran out, once the same job has computed the rest in another run."""
-        if passed.complete:
-            return Response(output=passed.keys)
-        return Response(output=passed.keys, replace=self.make(keys))
-
-
-@dataclass
-class _PotentialMaker(_StageMaker):
-    """A stage that calls the potential.
-
-    Attributes:
-        potential: name or path of the potential.
+        potential: name or path of the potential; None for a step that needs none.
+        potential_settings: settings that its family offers.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_atoms: atoms per call of the potential; None to let the device decide.
     """
 
-    potential: str = potentials.DEFAULT
+    name: str = "step"
+    step: str = "relaxation"
+    protocol: dict[str, Any] = field(default_factory=_paper)
+    store: dict[str, Any] = field(default_factory=dict)
+    potential: str | None = None
+    potential_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     batch_atoms: int | None = None
 
-    def _budget(self) -> Budget | None:
-        return Budget(self.batch_atoms) if self.batch_atoms else None
-
-
-@dataclass
-class RelaxMaker(_PotentialMaker):
-    """Relax crystals to rest and refine them to the symmetry they kept."""
-
-    name: str = "relax"
-
     @job
     def make(self, keys: list[str]) -> Response[list[str]]:
-        """Relax the crystals of these keys that wait for it; gives the keys that go on."""
-        potential = potentials.load(self.potential, self.device)
-        passed = relax_stage(keys, open_store(self.store), potential, self._protocol(), self._budget())
-        return self._answer(keys, passed)
+        """Take the crystals of these keys that wait for the step through it; gives the keys that go on.
 
-
-@dataclass
-class ForceConstantsMaker(_PotentialMaker):
-    """Displace, collect forces, and solve for force constants."""
-
-    name: str = "force constants"
-
-    @job
-    def make(self, keys: list[str]) -> Response[list[str]]:
-        """Force constants of the crystals of these keys that are relaxed; gives the keys that go on."""
-        potential = potentials.load(self.potential, self.device)
-        passed = force_constants_stage(keys, open_store(self.store), potential, self._protocol(), self._budget())
-        return self._answer(keys, passed)
-
-
-@dataclass
-class SpectrumMaker(_StageMaker):
-    """Frequencies and verdict from stored force constants; needs no potential and no GPU."""
-
-    name: str = "spectrum"
-
-    @job
-    def make(self, keys: list[str]) -> Response[list[str]]:
-        """Judge the crystals of these keys that have force constants; gives the keys judged."""
-        return self._answer(keys, spectrum_stage(keys, open_store(self.store), self._protocol()))
-
-
-@dataclass
-class StabilityFlowMaker(Maker):
-    """The flow of one chunk of crystals: relaxation, force constants, spectrum and verdict."""
-
-    name: str = "stability"
-    relax: RelaxMaker = field(default_factory=RelaxMaker)
-    force_constants: ForceConstantsMaker = field(default_factory=ForceConstantsMaker)
-    spectrum: SpectrumMaker = field(default_factory=SpectrumMaker)
-
-    @classmethod
-    def configured(
-        cls,
-        *,
-        store: dict[str, Any],
-        protocol: Protocol,
-        potential: str,
-        device: str = "auto",
-        batch_atoms: int | None = None,
-    ) -> StabilityFlowMaker:
-        """The flow with the same store, protocol and potential in each of its jobs."""
-        common: dict[str, Any] = {"store": store, "protocol": protocol.model_dump(mode="json")}
-        computing = common | {"potential": potential, "device": device, "batch_atoms": batch_atoms}
-        return cls(
-            relax=RelaxMaker(**computing),
-            force_constants=ForceConstantsMaker(**computing),
-            spectrum=SpectrumMaker(**common),
+        Where time runs out, the same job computes the rest in another run.
+        """
+        tools = Tools(
+            protocol=Protocol.model_validate(self.protocol),
+            potential=self._load(),
+            budget=Budget(self.batch_atoms) if self.batch_atoms else None,
         )
+        with machine.watched():
+            passed = run_step(keys, find_step(self.step), open_store(self.store), tools)
+        if passed.complete:
+            return Response(output=passed.keys)
+        return Response(output=passed.keys, replace=self.make(keys))
+
+    def _load(self) -> potentials.Potential | None:
+        if self.potential is None:
+            return None
+        return potentials.load(self.potential, self.device, self.potential_settings)
+
+
+@dataclass
+class ChunkMaker(Maker):
+    """The flow of one chunk of crystals of a results store: a job for each step of the protocol, in their order.
+
+    Attributes: those of :class:`StepMaker`.
+    """
+
+    name: str = "stability of a chunk"
+    protocol: dict[str, Any] = field(default_factory=_paper)
+    store: dict[str, Any] = field(default_factory=dict)
+    potential: str = potentials.DEFAULT
+    potential_settings: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    batch_atoms: int | None = None
 
     def make(self, keys: list[str]) -> Flow:
-        """The flow for the crystals of these keys; its output is the list of keys judged."""
-        relax: Job = self.relax.make(keys)
-        force_constants: Job = self.force_constants.make(relax.output)
-        spectrum: Job = self.spectrum.make(force_constants.output)
-        return Flow([relax, force_constants, spectrum], output=spectrum.output, name=self.name)
+        """The flow for the crystals of these keys; its output is the list of keys that were concluded.
+
+        Raises:
+            TypeError: for anything but a list of keys.
+        """
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise TypeError("keys of crystals in a results store are needed; for a Structure there is StabilityMaker")
+        jobs: list[Job | Flow] = []
+        for reference in references(Protocol.model_validate(self.protocol)):
+            jobs.append(self._step_maker(reference).make(jobs[-1].output if jobs else keys))
+        return Flow(jobs, output=jobs[-1].output, name=self.name)
+
+    def _step_maker(self, reference: str) -> StepMaker:
+        step = find_step(reference)
+        maker = StepMaker(name=step.name.replace("_", " "), step=reference, protocol=self.protocol, store=self.store)
+        if step.resource == "potential":
+            maker.potential, maker.potential_settings = self.potential, self.potential_settings
+            maker.device, maker.batch_atoms = self.device, self.batch_atoms
+        return maker

@@ -7,7 +7,7 @@ const PALETTES = {
 };
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const FATES = {
-  stable: "#0072b2", unstable: "#e69f00", pending: "#f0e442", failed: "#c8281e",
+  stable: "#0072b2", unstable: "#e69f00", undecided: "#8c6d31", pending: "#f0e442", failed: "#c8281e",
   rejected: "#cc79a7", known: "#56b4e9", duplicate: "#a8d8ee", not_handed_in: "#b8bec6",
 };
 const Q_NAMES = {
@@ -177,12 +177,11 @@ function bandsChart(place, bands, threshold) {
   const margin = 0.05 * (top - Math.min(y, 0) || 1);
   const range = [Math.min(y, 0) - margin, top + margin];
   const line = (name, ink) => ({ ...parts[name], mode: "lines", name, line: { color: ink, width: 1.5 }, hovertemplate: "%{y:.3f} THz<extra></extra>" });
-  const imaginary = y < threshold;
   const marker = { x: [x], y: [y], mode: "markers", marker: { symbol: "circle-open", size: 11, color: colour("imaginary"), line: { width: 2 } }, hovertemplate: "lowest: %{y:.3f} THz<extra></extra>" };
   const level = (value, ink, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: ink, width: 1, dash } });
   const below = { type: "rect", xref: "paper", x0: 0, x1: 1, y0: range[0], y1: 0, fillcolor: colour("imaginary"), opacity: 0.07, line: { width: 0 }, layer: "below" };
   const ticks = bands.ticks.map(([position]) => ({ type: "line", yref: "paper", x0: position, x1: position, y0: 0, y1: 1, line: { color: colour("line"), width: 1 }, layer: "below" }));
-  return draw(place, [line("real", colour("stable")), line("imaginary", colour("imaginary")), ...(imaginary ? [marker] : [])], {
+  return draw(place, [line("real", colour("stable")), line("imaginary", colour("imaginary")), ...(bands.imaginary ? [marker] : [])], {
     showlegend: false, hovermode: "closest", shapes: [below, ...ticks, level(0, colour("soft"), "solid"), level(threshold, colour("imaginary"), "dash")],
     xaxis: { showgrid: false, zeroline: false, tickvals: bands.ticks.map(([position]) => position), ticktext: bands.ticks.map(([, label]) => forPlotly(label)), range: [bands.ticks[0][0], bands.ticks.at(-1)[0]] },
     yaxis: { title: { text: "frequency (THz), imaginary as negative" }, range, zeroline: false, showgrid: false },

@@ -18,6 +18,7 @@ from pymatgen.core import Element
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.results.band_structures import path_ticks
+from phononbench_flows.stability import is_imaginary
 
 BAND_POINTS = 160
 """About so many q-points of a band structure are kept."""
@@ -68,6 +69,7 @@ class CompactBands:
         lengths: number of q-points in each segment of the path.
         branches: number of branches.
         scale: frequency of one unit, in THz.
+        lowest: lowest frequency, in THz.
         data: distances (float32, 1/Å), then branch by branch the steps from one frequency to the next (int16), the
             low bytes of all of them before the high ones, which compresses better.
     """
@@ -76,13 +78,16 @@ class CompactBands:
     lengths: list[int]
     branches: int
     scale: float
+    lowest: float
     data: bytes
 
-    def header(self) -> dict[str, Any]:
-        """All but the bytes, as JSON."""
+    def header(self, threshold: float) -> dict[str, Any]:
+        """All but the bytes, as JSON; with whether the lowest frequency is imaginary at a threshold in THz."""
         ticks = [[round(position, 5), label] for position, label in self.ticks]
         lengths, size = self.lengths, len(self.data)
-        return {"ticks": ticks, "lengths": lengths, "branches": self.branches, "scale": self.scale, "size": size}
+        return {"ticks": ticks, "lengths": lengths, "branches": self.branches, "scale": self.scale, "size": size} | {
+            "imaginary": bool(is_imaginary(self.lowest, threshold))
+        }
 
 
 def compact_bands(bands: Bands) -> CompactBands:
@@ -100,6 +105,7 @@ def compact_bands(bands: Bands) -> CompactBands:
         lengths=[len(c) for c in chosen],
         branches=frequencies.shape[1],
         scale=scale,
+        lowest=float(frequencies.min()),
         data=distances.astype("<f4").tobytes() + planes,
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain, zip_longest
+from itertools import batched, chain, zip_longest
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,7 @@ _FIELDS = {
     "set": "set",
     "formula": "formula_pretty",
     "status": "status",
-    "lowest": "phonon.judged.frequency",
+    "lowest": "minimum.frequency",
     "natoms": "nsites",
     "space_group": "symmetry_relaxed.symbol",
     "number": "symmetry_relaxed.number",
@@ -36,13 +36,14 @@ _FIELDS = {
     "detail": "detail",
     "duplicate_of": "duplicate_of",
     "known_as": "known_as",
-    "source": "source",
-    "path": "phonon.path.frequency",
-    "commensurate": "phonon.commensurate.frequency",
-    "mesh": "phonon.mesh.frequency",
-    "q": "phonon.judged.q",
+    "source": "origin.source",
+    "path": "evidence.looks.path.frequency",
+    "commensurate": "evidence.looks.commensurate.frequency",
+    "mesh": "evidence.looks.mesh.frequency",
+    "q": "minimum.q",
     "energy": "relaxation.energy_per_atom",
 }
+_LOT = 256  # crystals in memory at once
 _CURVE = ("stable", *(f"per_{what}{end}" for what in ("relaxed", "generated") for end in ("", "_low", "_high")))
 
 
@@ -81,22 +82,25 @@ def page_data(
     structures: list[bytes] = []
     refs: list[BlobRef | None] = []
     paths = {name: field.split(".") for name, field in _FIELDS.items()}
-    wanted = [*_FIELDS.values(), "relaxed_structure", "structure", "band_structure"]
+    wanted = [*_FIELDS.values(), "relaxed_structure", "arrays.band_structure"]
     newest = ""
-    for document in store.query(_criteria(crystals), [*wanted, "updated_at"], sort={"id": 1}):
+    for document, structure in _with_structures(
+        store.query(_criteria(crystals), [*wanted, "updated_at"], sort={"id": 1}), store
+    ):
         for name, path in paths.items():
             columns[name].append(_rounded(_at(document, path)))
-        structures.append(structure_bytes(document.get("relaxed_structure") or document.get("structure")))
-        ref = document.get("band_structure")
+        structures.append(structure_bytes(structure))
+        ref = document["arrays"].get("band_structure")
         refs.append(BlobRef.model_validate(ref) if ref else None)
         newest = max(newest, document.get("updated_at") or "")
-    chosen = _chosen(columns, refs, thresholds[0] if thresholds else 0.0, n_bands)
+    threshold = thresholds[0] if thresholds else 0.0
+    chosen = _chosen(columns, refs, threshold, n_bands)
     headers, parts = {}, []
     for place in chosen:
         ref = refs[place]
         if ref is not None:
             compact = compact_bands(Bands.from_arrays(store.blobs.get(ref)))
-            headers[place] = compact.header()
+            headers[place] = compact.header(threshold)
             parts.append(compact.data)
     shown = {
         "judge": asdict(crystals.judge),
@@ -119,6 +123,17 @@ def page_data(
     )
 
 
+def _with_structures(
+    documents: Iterable[dict[str, Any]], store: ResultsStore
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Calculations, each with its crystal: relaxed, or as it was read."""
+    for lot in batched(documents, _LOT):
+        wanted = [document["id"] for document in lot if not document.get("relaxed_structure")]
+        as_read = {crystal.id: crystal.structure for crystal in store.crystals(wanted)}
+        for document in lot:
+            yield document, document.get("relaxed_structure") or as_read.get(document["id"])
+
+
 def _criteria(crystals: Crystals) -> dict[str, Any]:
     return {"set": {"$in": list(crystals.sets)}, "protocol_id": crystals.judge.protocol_id}
 
@@ -126,8 +141,8 @@ def _criteria(crystals: Crystals) -> dict[str, Any]:
 def protocol_thresholds(store: ResultsStore, crystals: Crystals) -> list[float]:
     """The thresholds that these crystals were judged at in THz, the deciding one first; none if none was judged."""
     judged = {"status": {"$in": [Status.STABLE.value, Status.UNSTABLE.value]}}
-    document = next(store.query(_criteria(crystals) | judged, ["verdicts"], limit=1), None)
-    return [verdict["threshold"] for verdict in document["verdicts"]] if document else []
+    document = next(store.query(_criteria(crystals) | judged, ["assessments"], limit=1), None)
+    return [assessment["threshold"] for assessment in document["assessments"]] if document else []
 
 
 def _at(document: Mapping[str, Any], path: list[str]) -> Any:

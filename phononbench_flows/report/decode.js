@@ -51,5 +51,5 @@ function readBands(buffer, at, header) {
     }
     branches.push(branch);
   }
-  return { distances, branches, lengths: header.lengths, ticks: header.ticks };
+  return { distances, branches, lengths: header.lengths, ticks: header.ticks, imaginary: header.imaginary };
 }

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phononbench_flows.stability import is_imaginary
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from matplotlib.figure import Figure
 
     from phononbench_flows.engine.bands import Bands
 
@@ -29,6 +32,14 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def band_structure_png(bands: Bands, path: Path, title: str, threshold: float) -> None:
+    """Draw the band structure into a file; frequencies below ``threshold`` (THz) count as imaginary."""
+    figure = band_structure_figure(bands, title, threshold)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a title may hold letters that the font lacks
+        figure.savefig(path, format="png", dpi=160)
+
+
+def band_structure_figure(bands: Bands, title: str, threshold: float) -> Figure:
     """Draw the band structure; frequencies below ``threshold`` (THz) count as imaginary."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +62,8 @@ def band_structure_png(bands: Bands, path: Path, title: str, threshold: float) -
     axes.plot(x, np.where(frequencies >= 0, frequencies, np.nan), color=REAL, **style)  # type: ignore[arg-type]
     if lowest[4] < 0:
         axes.plot(x, np.where(frequencies <= 0, frequencies, np.nan), color=IMAGINARY, **style)  # type: ignore[arg-type]
-    if lowest[4] < threshold:
+    imaginary = is_imaginary(lowest[4], threshold)
+    if imaginary:
         axes.axhline(threshold, color=IMAGINARY, linewidth=0.8, linestyle=(0, (4, 3)))
         # A dip that is too shallow to be seen at this scale is still marked.
         axes.plot([lowest[0]], [lowest[4]], "o", markersize=5, markeredgewidth=1.2, color=IMAGINARY, fillstyle="none")
@@ -69,12 +81,10 @@ def band_structure_png(bands: Bands, path: Path, title: str, threshold: float) -
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=9,
-        color=IMAGINARY if lowest[4] < threshold else _GREY,
+        color=IMAGINARY if imaginary else _GREY,
         parse_math=False,
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a title may hold letters that the font lacks
-        figure.savefig(path, format="png", dpi=160)
+    return figure
 
 
 def band_structure_html(bands: Bands, path: Path, title: str, threshold: float) -> None:
@@ -88,7 +98,7 @@ def band_structure_html(bands: Bands, path: Path, title: str, threshold: float) 
     lowest = _lowest(curves)
     bottom, top = _range(curves[:, 4])
     ticks = path_ticks(bands)
-    imaginary = lowest[4] < threshold
+    imaginary = is_imaginary(lowest[4], threshold)
 
     figure = go.Figure()
     _add_curve(figure, curves, curves[:, 4] >= 0, "real", REAL)

@@ -2,7 +2,8 @@
 
 A bundle is a zip archive, its members not compressed a second time, in this order:
 
-* ``documents.jsonl.gz``: every crystal's document, by id, with the hash of its input, its potential and the versions;
+* ``documents.jsonl.gz``: what was computed for every crystal, by id, with its potential and the versions;
+* ``crystals.jsonl.gz``: the crystals as they were read, in the same order, with the hashes of their inputs;
 * ``relaxed.extxyz.gz``: the relaxed crystals, for other programs;
 * ``protocol.yaml`` and ``set.json``: how it was judged, and what is known of the set;
 * ``blobs/``: band structures, and force constants if wanted, named by the sha256 of their bytes;
@@ -28,31 +29,42 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import batched
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pymatgen.core import Structure
 
-from phononbench_flows.documents import BlobRef, CrystalDocument, PotentialRecord, SetDocument, document_key
+from phononbench_flows.documents import (
+    BlobRef,
+    CalculationDocument,
+    CrystalDocument,
+    PotentialRecord,
+    SetDocument,
+    calculation_key,
+)
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import PRESETS, Protocol
 from phononbench_flows.results.export import json_line, write_extxyz
+from phononbench_flows.stability import assess, decisive
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.store import ResultsStore
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout. It grows when an older program could no longer check a bundle."""
 
-DOCUMENTS, RELAXED, PROTOCOL, SET = "documents.jsonl.gz", "relaxed.extxyz.gz", "protocol.yaml", "set.json"
+DOCUMENTS, CRYSTALS, RELAXED = "documents.jsonl.gz", "crystals.jsonl.gz", "relaxed.extxyz.gz"
+PROTOCOL, SET = "protocol.yaml", "set.json"
 MANIFEST = "manifest.json"
-_REQUIRED = (DOCUMENTS, RELAXED, PROTOCOL, SET, MANIFEST)
+_REQUIRED = (DOCUMENTS, CRYSTALS, RELAXED, PROTOCOL, SET, MANIFEST)
 _OTHERS = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}\.npz|report/([a-z]+/)?[A-Za-z][A-Za-z0-9_-]*\.[a-z]+")
 _LOT = 256  # documents written at once
+_TIMES = {"created_at", "updated_at"}  # of either document for itself
 _MAX_LINE = 100_000_000  # bytes; a longer line is no document
 # What zipfile raises for an archive that somebody changed.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
-_JUDGED = (Status.STABLE.value, Status.UNSTABLE.value)
+_ASSESSED = (Status.STABLE.value, Status.UNSTABLE.value, Status.UNDECIDED.value)
 
 
 class BundleError(PhononBenchError):
@@ -96,11 +108,11 @@ class _Seen:
     versions: set[str] = field(default_factory=set)
     potential: PotentialRecord | None = None
 
-    def add(self, document: CrystalDocument) -> None:
+    def add(self, document: CalculationDocument) -> None:
         self.rows.append({"status": document.status, "stage": document.stage})
         self.potential = self.potential or document.potential
-        for ref in (document.band_structure, document.force_constants if self.force_constants else None):
-            if ref is not None:
+        for name, ref in document.arrays.items():
+            if name != "force_constants" or self.force_constants:
                 self.blobs[_blob_name(ref)] = ref
         if document.provenance is not None:
             self.versions.add(json.dumps(document.provenance.versions, sort_keys=True))
@@ -157,7 +169,8 @@ def pack(
         report: folder of a report to put in.
 
     Raises:
-        BundleError: no such set, a crystal that is not finished, or a protocol that is not known.
+        BundleError: no such set, a crystal that is not finished, that is not there, or that is another one by now,
+            or a protocol that is not known.
         StoreError: what is in the store cannot be read.
     """
     protocol_id, chosen = judged_by(store, set_name, protocol)
@@ -168,7 +181,7 @@ def pack(
         path = Path(folder) / "bundle"
         with _Archive(path) as archive:
             documents = store.documents({"set": set_name, "protocol_id": protocol_id}, sort={"id": 1})
-            _add_documents(archive, documents, seen, Path(folder))
+            _add_documents(archive, _with_crystals(documents, store), seen, Path(folder))
             archive.add(PROTOCOL, io.BytesIO(chosen.to_yaml().encode()))
             archive.add(SET, io.BytesIO(_set_text(about).encode()))
             for name, ref in sorted(seen.blobs.items()):
@@ -209,15 +222,35 @@ def judged_by(store: ResultsStore, set_name: str, protocol: Protocol | None) -> 
     return protocol_id, chosen
 
 
-def _add_documents(archive: _Archive, documents: Iterator[CrystalDocument], seen: _Seen, folder: Path) -> None:
-    """Both files that hold every crystal, written in one go through the documents."""
-    paths = {name: folder / name for name in (DOCUMENTS, RELAXED)}
-    with _gzipped(paths[DOCUMENTS]) as lines, _gzipped(paths[RELAXED]) as frames:
-        for document in documents:
+_Pair = tuple[CalculationDocument, CrystalDocument]
+
+
+def _with_crystals(documents: Iterator[CalculationDocument], store: ResultsStore) -> Iterator[_Pair]:
+    for lot in batched(documents, _LOT):
+        crystals = {crystal.id: crystal for crystal in store.crystals([document.id for document in lot])}
+        for document in lot:
+            if document.id not in crystals:
+                raise BundleError(f"the store lacks the crystal {document.id}")
+            if (name := _difference(document, crystals[document.id])) is not None:
+                # It was read again since, for another protocol.
+                raise BundleError(f"the crystal {document.id} has changed its {name!r} since {document.key} was made")
+            yield document, crystals[document.id]
+
+
+def _add_documents(archive: _Archive, pairs: Iterator[_Pair], seen: _Seen, folder: Path) -> None:
+    """The files that hold every crystal, written in one go through the documents."""
+    paths = {name: folder / name for name in (DOCUMENTS, CRYSTALS, RELAXED)}
+    with (
+        _gzipped(paths[DOCUMENTS]) as lines,
+        _gzipped(paths[CRYSTALS]) as crystal_lines,
+        _gzipped(paths[RELAXED]) as frames,
+    ):
+        for document, crystal in pairs:
             seen.add(document)
             lines.write(json_line(document))
+            crystal_lines.write(json_line(crystal))
             if document.relaxed_structure is not None:
-                write_extxyz(frames, [document])
+                write_extxyz(frames, [(document, Structure.from_dict(document.relaxed_structure))])
     for name, path in paths.items():
         with path.open("rb") as stream:
             archive.add(name, stream)
@@ -279,7 +312,8 @@ def verify(path: Path) -> Manifest:
 
     That is: the archive is what :func:`pack` makes of these members; each has the manifest's size and hash; every
     document belongs to the set, to the protocol and to the potential, and has the verdict that its frequency has by the
-    protocol; every blob is there, and none beside; and generated = rejected + duplicate + known + failed + judged.
+    protocol; every crystal is there, and is that of its document; every blob is there, and none beside; and
+    generated = rejected + duplicate + known + failed + undecided + judged.
 
     Raises:
         BundleError: it is not so; the message names the file.
@@ -288,10 +322,11 @@ def verify(path: Path) -> Manifest:
         manifest = _checked_members(bundle)
         seen = _Seen(_protocol(bundle, manifest), manifest.force_constants)
         last = ""
-        for document in _documents(bundle):
+        for document, crystal in _pairs(bundle):
             if document.id <= last:
                 raise BundleError(f"{DOCUMENTS}: {document.id} is not in its place, or there twice")
             _check_document(document, manifest, seen.protocol)
+            _check_crystal(document, crystal)
             seen.add(document)
             last = document.id
         _check_whole(bundle, manifest, seen)
@@ -360,50 +395,71 @@ def _protocol(bundle: zipfile.ZipFile, manifest: Manifest) -> Protocol:
     return protocol
 
 
-def _documents(bundle: zipfile.ZipFile) -> Iterator[CrystalDocument]:
-    """The documents, read one at a time."""
-    with bundle.open(DOCUMENTS) as raw, gzip.GzipFile(fileobj=raw) as lines:
+def _pairs(bundle: zipfile.ZipFile) -> Iterator[_Pair]:
+    """The documents and their crystals, read one at a time."""
+    documents = _lines(bundle, DOCUMENTS, CalculationDocument)
+    crystals = _lines(bundle, CRYSTALS, CrystalDocument)
+    try:
+        yield from zip(documents, crystals, strict=True)
+    except ValueError as error:
+        raise BundleError(f"{CRYSTALS} does not hold one crystal for each of {DOCUMENTS}") from error
+
+
+def _lines[Model: BaseModel](bundle: zipfile.ZipFile, name: str, model: type[Model]) -> Iterator[Model]:
+    with bundle.open(name) as raw, gzip.GzipFile(fileobj=raw) as lines:
         number = 0
-        while line := _line(lines):
+        while line := _line(lines, name):
             number += 1
             try:
-                document = CrystalDocument.model_validate_json(line)
+                document = model.model_validate_json(line)
             except ValidationError as error:
-                raise BundleError(f"{DOCUMENTS}, line {number}, is no crystal document: {error}") from error
+                raise BundleError(f"{name}, line {number}, is no {model.__name__}: {error}") from error
             yield document
 
 
-def _line(lines: gzip.GzipFile) -> bytes:
+def _line(lines: gzip.GzipFile, name: str) -> bytes:
     try:
         line = lines.readline(_MAX_LINE)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{DOCUMENTS} is damaged: {error}") from error
+        raise BundleError(f"{name} is damaged: {error}") from error
     if len(line) == _MAX_LINE:
-        raise BundleError(f"{DOCUMENTS} holds a line that is too long for a document")
+        raise BundleError(f"{name} holds a line that is too long for a document")
     return line
 
 
-def _check_document(document: CrystalDocument, manifest: Manifest, protocol: Protocol) -> None:
+def _check_crystal(document: CalculationDocument, crystal: CrystalDocument) -> None:
+    """Whether the crystal is that of the calculation."""
+    if (name := _difference(document, crystal)) is not None:
+        raise BundleError(f"{CRYSTALS}: {crystal.id} and {DOCUMENTS}: {document.id} differ in {name!r}")
+
+
+def _difference(document: CalculationDocument, crystal: CrystalDocument) -> str | None:
+    """A field in which both of them say something of the crystal, and not the same; None if there is none."""
+    shared = sorted(set(CrystalDocument.model_fields) & set(CalculationDocument.model_fields) - _TIMES)
+    return next((name for name in shared if getattr(document, name) != getattr(crystal, name)), None)
+
+
+def _check_document(document: CalculationDocument, manifest: Manifest, protocol: Protocol) -> None:
     here = f"{DOCUMENTS}: {document.id}"
     if document.set != manifest.set:
         raise BundleError(f"{here} is of set {document.set!r}")
     expected = protocol.id_with(document.potential.checkpoint_sha256)
     if document.protocol_id != expected or document.protocol_id != manifest.protocol_id:
         raise BundleError(f"{here} names protocol {document.protocol_id}; its protocol and potential are {expected}")
-    if document.key != document_key(document.id, document.protocol_id):
+    if document.key != calculation_key(document.id, document.protocol_id):
         raise BundleError(f"{here} has the key {document.key!r}")
-    if document.status in _JUDGED and not _follows(document, protocol):
-        raise BundleError(f"{here} has a verdict that does not follow from its lowest frequency")
+    if document.status in _ASSESSED and not _follows(document, protocol):
+        raise BundleError(f"{here} has a verdict that does not follow from its evidence")
 
 
-def _follows(document: CrystalDocument, protocol: Protocol) -> bool:
-    """Whether the verdicts of a judged crystal are those of its lowest frequency by the protocol."""
-    if document.phonon is None or document.phonon.judged is None:
+def _follows(document: CalculationDocument, protocol: Protocol) -> bool:
+    """Whether the assessments of a crystal are those that its evidence gives under the protocol."""
+    try:
+        expected = assess(document.evidence, protocol.judgement)
+    except ValueError:  # a frequency that is no number
         return False
-    lowest = document.phonon.judged.frequency
-    verdicts = [(threshold, not lowest < threshold) for threshold in protocol.judgement.thresholds]
-    stated = [(verdict.threshold, verdict.stable) for verdict in document.verdicts]
-    return stated == verdicts and (document.status == Status.STABLE) == verdicts[0][1]
+    agrees = document.assessments == expected and document.minimum == decisive(document.evidence, expected[0])
+    return agrees and str(document.status) == expected[0].stability
 
 
 def _check_whole(bundle: zipfile.ZipFile, manifest: Manifest, seen: _Seen) -> None:
@@ -454,24 +510,30 @@ def unpack(path: Path, store: ResultsStore) -> Manifest:
         if there is not None and _set_text(there) != _set_text(about):
             raise BundleError(f"the store describes set {about.set!r} otherwise")
         missing: set[str] = set()
-        for lot in batched(_documents(bundle), _LOT):
+        for lot in batched(_pairs(bundle), _LOT):
             missing |= _missing(lot, store)
         for name in manifest.files:
             if name.startswith("blobs/"):
                 store.blobs.put_bytes(_read(bundle, name))
-        for lot in batched((document for document in _documents(bundle) if document.key in missing), _LOT):
-            store.put(*lot)
+        for lot in batched((pair for pair in _pairs(bundle) if pair[0].key in missing), _LOT):
+            store.put_crystals(*(crystal for _, crystal in lot))
+            store.put(*(document for document, _ in lot))
         if there is None:
             store.put_set(about)
     return manifest
 
 
-def _missing(documents: Sequence[CrystalDocument], store: ResultsStore) -> set[str]:
-    """Keys of those that the store does not have."""
-    there = {found.key: found for found in store.documents({"key": {"$in": [each.key for each in documents]}})}
-    for document in documents:
-        found = there.get(document.key)
-        # The store says itself when it was written.
-        if found is not None and found.model_copy(update={"updated_at": document.updated_at}) != document:
-            raise BundleError(f"the store has {document.key} already, and it is another document")
-    return {document.key for document in documents} - set(there)
+def _missing(pairs: Sequence[_Pair], store: ResultsStore) -> set[str]:
+    """Keys of the documents that the store does not have."""
+    there = {found.key: found for found in store.documents({"key": {"$in": [document.key for document, _ in pairs]}})}
+    crystals = {found.key: found for found in store.crystals([crystal.id for _, crystal in pairs])}
+    for document, crystal in pairs:
+        _refuse_other(document, there.get(document.key))
+        _refuse_other(crystal, crystals.get(crystal.key))
+    return {document.key for document, _ in pairs} - set(there)
+
+
+def _refuse_other(packed: CalculationDocument | CrystalDocument, found: Any) -> None:
+    # The store says itself when it was written.
+    if found is not None and found.model_copy(update={"updated_at": packed.updated_at}) != packed:
+        raise BundleError(f"the store has {packed.key} already, and it is another document")

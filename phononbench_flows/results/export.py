@@ -10,52 +10,66 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import batched
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from pymatgen.core.structure import Structure
+from pydantic import BaseModel
+from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
-from phononbench_flows.documents import CrystalDocument, Minimum
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.errors import PhononBenchError
-from phononbench_flows.outcomes import Stage, Status
+from phononbench_flows.outcomes import Status
+from phononbench_flows.steps import Column, Step
+from phononbench_flows.steps.step import value_of
+from phononbench_flows.store import ResultsStore
+
+if TYPE_CHECKING:
+    from phononbench_flows.results.phonon_files import PhononResult
 
 RESULTS = "results.csv"
 STABLE = "stable"
 
-COLUMNS = (
-    "id",
-    "set",
-    "source",
-    "formula",
-    "natoms",
-    "status",
-    "reason",
-    "min_frequency_path_thz",
-    "min_frequency_mesh_thz",
-    "min_frequency_commensurate_thz",
-    "spacegroup_initial",
-    "spacegroup_relaxed",
-    "detail",
-    "duplicate_of",
-    "known_as",
-    "stage",
-    "elements",
-    "min_frequency_judged_thz",
-    "min_frequency_gamma_optical_thz",
-    "min_frequency_path_q",
-    "n_imaginary",
-    "n_displacements",
-    "max_force_ev_per_angstrom",
-    "energy_per_atom_ev",
-    "protocol_id",
-    "protocol_name",
-    "potential",
-    "relax_seconds",
-    "force_constants_seconds",
-    "spectrum_seconds",
-    "conditions",
+_LOT = 256  # documents in memory at once while their crystals are looked up
+
+_LEADING = (
+    Column("id", lambda d: d.id, "Id of the crystal: the set's name and where it lies in it."),
+    Column("set", lambda d: d.set, "Name of the set."),
+    Column("source", lambda d: d.origin.source, "File, archive member or row that it was read from."),
+    Column("formula", lambda d: d.formula_pretty, "Reduced formula."),
+    Column("natoms", lambda d: d.nsites, "Atoms in the cell as given."),
+    Column("status", lambda d: d.status, "What became of it."),
+    Column("reason", lambda d: d.reason, "Code of why it was rejected or failed."),
+    Column(
+        "min_frequency_judged_thz",
+        value_of("minimum", "frequency"),
+        "Lowest frequency where the protocol looks, in THz, imaginary as negative: it decides.",
+    ),
+    Column(
+        "spacegroup_initial",
+        value_of("symmetry_initial", "symbol"),
+        "International symbol of the space group as given.",
+    ),
 )
+_TRAILING = (
+    Column("detail", lambda d: d.detail, "The reason in a sentence."),
+    Column("duplicate_of", lambda d: d.duplicate_of, "Id of the crystal of the set that it repeats."),
+    Column("known_as", lambda d: d.known_as, "Name of the crystal of the reference set that it repeats."),
+    Column("parent", lambda d: d.origin.parent, "Id of the crystal that it was made from."),
+    Column("stage", lambda d: d.stage, "Last step that it passed."),
+    Column("elements", lambda d: " ".join(d.elements), "Element symbols."),
+    Column("protocol_id", lambda d: d.protocol_id, "Hash of the protocol and of the potential's checkpoint."),
+    Column("protocol_name", lambda d: d.protocol_name, "Name of the protocol."),
+    Column("potential", lambda d: d.potential.name, "Name of the potential."),
+    Column("conditions", lambda d: _as_json(d.condition), "What the generator was asked for, as JSON."),
+)
+
+
+def columns(steps: Sequence[Step]) -> tuple[Column, ...]:
+    """The columns of results.csv for calculations of these steps."""
+    return (*_LEADING, *(column for step in steps for column in step.all_columns), *_TRAILING)
+
 
 # A spreadsheet takes a cell that starts so for a formula, or looks behind it for one.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -65,12 +79,15 @@ class ExportError(PhononBenchError):
     """A file that cannot be written; the message is a sentence."""
 
 
-def write_results(documents: Iterable[CrystalDocument], out: Path) -> Path:
+def write_results(documents: Iterable[CalculationDocument], out: Path, steps: Sequence[Step]) -> Path:
     """Write ``results.csv`` and ``stable/<id>.cif`` into the folder ``out``, and return the table's path.
 
     The documents are gone through once and not kept. Until the last one is there nothing in ``out`` changes;
     then the CIFs are replaced, those of crystals that are stable no more are removed, and the table is replaced
     last, so that a new table means a complete export.
+
+    Parameters:
+        steps: of the documents' protocol, which say what columns there are.
 
     Raises:
         ValueError: the documents are of more than one protocol, under which one crystal has several results.
@@ -81,14 +98,14 @@ def write_results(documents: Iterable[CrystalDocument], out: Path) -> Path:
         new = Path(name)
         (new / STABLE).mkdir()
         with (new / RESULTS).open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            write_csv(stream, COLUMNS, map(row, _with_cifs(documents, new / STABLE)))
+            write_documents(stream, _with_cifs(documents, new / STABLE), steps)
             stream.flush()
             os.fsync(stream.fileno())
         _replace_cifs(new / STABLE, out / STABLE)
         return (new / RESULTS).replace(out / RESULTS)
 
 
-def _with_cifs(documents: Iterable[CrystalDocument], folder: Path) -> Iterator[CrystalDocument]:
+def _with_cifs(documents: Iterable[CalculationDocument], folder: Path) -> Iterator[CalculationDocument]:
     """The documents, all of one protocol; the stable ones leave a CIF on their way."""
     protocol_id: str | None = None
     for document in documents:
@@ -96,74 +113,86 @@ def _with_cifs(documents: Iterable[CrystalDocument], folder: Path) -> Iterator[C
         if document.protocol_id != protocol_id:
             raise ValueError(f"results of one protocol are needed, not of {protocol_id} and {document.protocol_id}")
         if document.status == Status.STABLE and document.relaxed_structure is not None:
-            _write_cif(document.relaxed_structure, folder / f"{document.id}.cif")
+            write_cif(Structure.from_dict(document.relaxed_structure), folder / f"{document.id}.cif")
         yield document
 
 
-def write_csv(stream: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def write_documents(stream: TextIO, documents: Iterable[CalculationDocument], steps: Sequence[Step]) -> None:
+    """Write a row for each document as CSV, with the columns of these steps."""
+    found = columns(steps)
+    write_csv(stream, [column.name for column in found], (row(document, found) for document in documents))
+
+
+def write_csv(stream: TextIO, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as CSV in which no cell is a formula. The stream must not translate line ends (``newline=""``)."""
-    writer = csv.DictWriter(_UnixLines(stream), columns)
+    writer = csv.DictWriter(_UnixLines(stream), names)
     writer.writeheader()
-    writer.writerows({column: plain_cell(found[column]) for column in columns} for found in rows)
+    writer.writerows({name: plain_cell(found[name]) for name in names} for found in rows)
 
 
-def write_parquet(path: Path, documents: Iterable[CrystalDocument]) -> None:
-    """Write a row of :data:`COLUMNS` per document.
+def write_parquet(path: Path, documents: Iterable[CalculationDocument], steps: Sequence[Step]) -> None:
+    """Write a row of :func:`columns` per document.
 
     Raises:
         ExportError: without pyarrow.
     """
     import pandas as pd
 
-    table = pd.DataFrame(map(row, documents), columns=list(COLUMNS))
+    found = columns(steps)
+    names = [column.name for column in found]
+    table = pd.DataFrame((row(document, found) for document in documents), columns=names)
     try:
         table.to_parquet(path, engine="pyarrow", index=False)
     except ImportError as error:
         raise ExportError("parquet files need the package pyarrow, which is not installed") from error
 
 
-def json_line(document: CrystalDocument) -> str:
+def json_line(document: BaseModel) -> str:
     """A document as one line of JSON, all of it, in ASCII, keys in alphabetical order."""
     plain = document.model_dump(mode="json")
     return json.dumps(plain, sort_keys=True, separators=(",", ":")) + "\n"
 
 
-def structure_of(document: CrystalDocument) -> Structure | None:
-    """The relaxed crystal; the one that was read where there is no relaxed one; None where nothing could be read."""
-    found = document.relaxed_structure or document.structure
-    return None if found is None else Structure.from_dict(found)
+Pair = tuple[CalculationDocument, Structure | None]
+"""A calculation with its crystal: relaxed, or as it was read where it was not relaxed; None where nothing was read."""
 
 
-def write_cifs(folder: Path, documents: Iterable[CrystalDocument]) -> int:
+def with_structures(documents: Iterable[CalculationDocument], store: ResultsStore) -> Iterator[Pair]:
+    """Calculations with their crystals; those that were not relaxed are looked up in the store, lot by lot."""
+    for lot in batched(documents, _LOT):
+        wanted = [document.id for document in lot if document.relaxed_structure is None]
+        as_read = {crystal.id: crystal.structure for crystal in store.crystals(wanted)}
+        for document in lot:
+            found = document.relaxed_structure or as_read.get(document.id)
+            yield document, None if found is None else Structure.from_dict(found)
+
+
+def write_cifs(folder: Path, pairs: Iterable[Pair]) -> int:
     """Write ``<id>.cif`` for every document that has a structure, into an empty folder; gives the number of files.
 
     Raises:
         ExportError: the folder holds something, or one crystal comes under two protocols.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise ExportError(f"{folder} is not empty")
+    _require_empty(folder)
     number = 0
-    for document in documents:
-        found = document.relaxed_structure or document.structure
-        if found is None:
+    for document, structure in pairs:
+        if structure is None:
             continue
         path = folder / f"{document.id}.cif"
         if path.exists():
             raise ExportError(f"{document.id} was judged under two protocols: choose one")
-        _write_cif(found, path)
+        write_cif(structure, path)
         number += 1
     return number
 
 
-def write_extxyz(stream: TextIO, documents: Iterable[CrystalDocument]) -> int:
+def write_extxyz(stream: TextIO, pairs: Iterable[Pair]) -> int:
     """Write a frame for every document that has an ordered structure; gives the number of frames."""
     from ase.io.extxyz import write_extxyz as write_frames
     from pymatgen.io.ase import AseAtomsAdaptor
 
     number = 0
-    for document in documents:
-        structure = structure_of(document)
+    for document, structure in pairs:
         if structure is None or not structure.is_ordered:
             continue
         atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
@@ -173,14 +202,67 @@ def write_extxyz(stream: TextIO, documents: Iterable[CrystalDocument]) -> int:
     return number
 
 
-def _frame_info(document: CrystalDocument) -> dict[str, Any]:
-    phonon, relaxation = document.phonon, document.relaxation
+def with_phonons(documents: Iterable[CalculationDocument], store: ResultsStore) -> Iterator[PhononResult]:
+    """The phonons of those documents that have any."""
+    from phononbench_flows.engine.bands import Bands
+    from phononbench_flows.engine.force_constants import ForceConstants
+    from phononbench_flows.results.phonon_files import PhononResult
+
+    for document in documents:
+        if {"force_constants", "band_structure"} <= set(document.arrays):
+            yield PhononResult(
+                document.id,
+                ForceConstants.from_arrays(store.blobs.get(document.arrays["force_constants"])),
+                Bands.from_arrays(store.blobs.get(document.arrays["band_structure"])),
+                document.potential.name,
+                last_updated=document.updated_at,
+            )
+
+
+def write_emmet(stream: TextIO, documents: Iterable[CalculationDocument], store: ResultsStore) -> int:
+    """Write emmet's document, one line of JSON, for each that has phonons; gives their number."""
+    from phononbench_flows.results.phonon_files import emmet_json
+
+    number = 0
+    for found in with_phonons(documents, store):
+        stream.write(emmet_json(found))
+        number += 1
+    return number
+
+
+def write_phonon_files(folder: Path, documents: Iterable[CalculationDocument], store: ResultsStore, form: str) -> int:
+    """Write a file of a format of ``PHONON_FORMATS`` for each document that has phonons; gives their number.
+
+    Raises:
+        ExportError: the folder holds something, or one crystal comes under two protocols.
+    """
+    from phononbench_flows.results.phonon_files import PHONON_FORMATS
+
+    _require_empty(folder)
+    number = 0
+    for found in with_phonons(documents, store):
+        path = folder / f"{found.identifier}{PHONON_FORMATS[form].suffix}"
+        if path.exists():
+            raise ExportError(f"{found.identifier} was judged under two protocols: choose one")
+        path.write_text(PHONON_FORMATS[form].text(found), encoding="utf-8")
+        number += 1
+    return number
+
+
+def _require_empty(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ExportError(f"{folder} is not empty")
+
+
+def _frame_info(document: CalculationDocument) -> dict[str, Any]:
+    minimum, relaxation = document.minimum, document.relaxation
     info = {
         "id": document.id,
         "set": document.set,
         "status": document.status,
         "relaxed": document.relaxed_structure is not None,
-        "lowest_frequency_thz": _frequency(phonon.judged if phonon else None),
+        "lowest_frequency_thz": minimum.frequency if minimum else None,
         "energy_per_atom_ev": relaxation.energy_per_atom if relaxation else None,
         "protocol_id": document.protocol_id,
     }
@@ -201,49 +283,13 @@ class _UnixLines:
         return self._stream.write(row.removesuffix("\r\n") + "\n")
 
 
-def row(document: CrystalDocument) -> dict[str, Any]:
-    """A crystal as a row of :data:`COLUMNS`; None where there is no value."""
-    phonon, relaxation, timings = document.phonon, document.relaxation, document.timings
-    initial, relaxed = document.symmetry_initial, document.symmetry_relaxed
-    path = phonon.path if phonon else None
-    values = (
-        document.id,
-        document.set,
-        document.source,
-        document.formula_pretty,
-        document.nsites,
-        document.status,
-        document.reason,
-        _frequency(path),
-        _frequency(phonon.mesh if phonon else None),
-        _frequency(phonon.commensurate if phonon else None),
-        initial.symbol if initial else None,
-        relaxed.symbol if relaxed else None,
-        document.detail,
-        document.duplicate_of,
-        document.known_as,
-        document.stage,
-        " ".join(document.elements),
-        _frequency(phonon.judged if phonon else None),
-        phonon.gamma_optical if phonon else None,
-        json.dumps(path.q) if path else None,
-        phonon.n_imaginary if phonon else None,
-        phonon.n_displacements if phonon else None,
-        relaxation.max_force if relaxation else None,
-        relaxation.energy_per_atom if relaxation else None,
-        document.protocol_id,
-        document.protocol_name,
-        document.potential.name,
-        timings.get(Stage.RELAXED),
-        timings.get(Stage.FORCE_CONSTANTS),
-        timings.get(Stage.JUDGED),
-        json.dumps(document.condition, sort_keys=True, ensure_ascii=False) if document.condition else None,
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+def row(document: CalculationDocument, found: Sequence[Column]) -> dict[str, Any]:
+    """A document as a row of these columns; None where there is no value."""
+    return {column.name: column.value(document) for column in found}
 
 
-def _frequency(minimum: Minimum | None) -> float | None:
-    return minimum.frequency if minimum else None
+def _as_json(condition: Mapping[str, Any]) -> str | None:
+    return json.dumps(condition, sort_keys=True, ensure_ascii=False) if condition else None
 
 
 def plain_cell(value: Any) -> Any:
@@ -253,10 +299,9 @@ def plain_cell(value: Any) -> Any:
     return value
 
 
-def _write_cif(structure: dict[str, Any], path: Path) -> None:
+def write_cif(structure: Structure, path: Path) -> None:
     """Every atom by itself in P1: nothing is left to a reader's idea of symmetry or origin."""
-    text = str(CifWriter(Structure.from_dict(structure)))
-    path.write_text(text, encoding="utf-8")
+    path.write_text(str(CifWriter(structure)), encoding="utf-8")
 
 
 def _replace_cifs(new: Path, old: Path) -> None:

@@ -10,12 +10,10 @@ from typing import Any
 
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
+from phononbench_flows.stability import filter_at
 
 Scalar = str | float | int | bool
 CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
-LOWEST = "phonon.judged.frequency"
-"""Where a document keeps the lowest frequency that its verdict was read from, in THz."""
-
 _CODE = ("$where", "$function", "$accumulator", "$expr")
 _JUDGED = (Status.STABLE.value, Status.UNSTABLE.value)
 
@@ -145,8 +143,8 @@ def _judged(statuses: Sequence[str], threshold: float | None) -> dict[str, Any]:
         raise QueryError(f"a threshold of {threshold:g} THz makes no sense: imaginary frequencies are negative")
     if len(verdicts) != 1:
         raise QueryError("a threshold needs one verdict to apply to: either stable or unstable")
-    side = "$gte" if Status.STABLE in verdicts else "$lt"
-    again = {"status": {"$in": list(_JUDGED)}, LOWEST: {side: threshold}}
+    [verdict] = verdicts
+    again = filter_at(verdict, threshold)
     others = [status for status in statuses if status not in verdicts]
     return {"$or": [again, {"status": _any_of(others)}]} if others else again
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import batched, islice
 from pathlib import Path
 
 from pymatgen.core import Structure
 
-from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, Origin, PotentialRecord, calculation_key
+from phononbench_flows.outcomes import SCREENED, Reason, Status
 from phononbench_flows.protocol import Protocol
+from phononbench_flows.steps import references
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.structures import (
     Matcher,
@@ -27,7 +28,8 @@ from phononbench_flows.structures import (
 from phononbench_flows.symmetry import symmetry
 
 Condition = Mapping[str, str | float | int | bool]
-_REPRESENTED = (Status.PENDING, Status.STABLE, Status.UNSTABLE, Status.FAILED)
+_REPRESENTED = (Status.PENDING, Status.STABLE, Status.UNSTABLE, Status.UNDECIDED, Status.FAILED)
+_LOT = 32  # crystals written at once; so many are read again after a kill
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def ingest(
     def fresh() -> Iterator[RawCrystal]:
         nonlocal changed
         for raw in islice(read_inputs(paths), limit):
-            key = document_key(_id(raw, crystals), crystals.protocol_id)
+            key = calculation_key(_id(raw, crystals), crystals.protocol_id)
             keys.append(key)
             if key not in there:
                 yield raw
@@ -104,10 +106,13 @@ def ingest(
 
     screener: _Screener | None = None
     new = 0
-    for raw, parsed in parse_all(fresh()):
+    for lot in batched(parse_all(fresh()), _LOT):
         screener = screener or _Screener(crystals, store, reference)
-        store.put(screener.document(raw, parsed))
-        new += 1
+        pairs = [screener.documents(raw, parsed) for raw, parsed in lot]
+        # A calculation is known by its crystal, which is therefore there first.
+        store.put_crystals(*(crystal for crystal, _ in pairs))
+        store.put(*(calculation for _, calculation in pairs))
+        new += len(pairs)
     return Ingested(keys, new - changed, changed)
 
 
@@ -123,56 +128,69 @@ class _Screener:
             "protocol_id": crystals.protocol_id,
             "status": {"$in": [status.value for status in _REPRESENTED]},
         }
-        for row in store.query(criteria, ["id", "structure"]):
-            self.seen.add(row["id"], Structure.from_dict(row["structure"]))
+        for crystal in store.crystals(row["id"] for row in store.query(criteria, ["id"])):
+            if crystal.structure is not None:
+                self.seen.add(crystal.id, Structure.from_dict(crystal.structure))
 
-    def document(self, raw: RawCrystal, parsed: Structure | Rejection) -> CrystalDocument:
-        """The document of one crystal: rejected, duplicate, known, or waiting to be computed."""
-        document = self._bare(raw)
-        if isinstance(parsed, Rejection):
-            return _rejected(document, parsed)
-        self._describe(document, parsed)
-        rejection = check(parsed, self.crystals.protocol.screening, self.crystals.elements)
-        if rejection is not None:
-            return _rejected(document, rejection)
-        document.symmetry_initial = symmetry(parsed, self.crystals.protocol.relaxation.symprec)
-        document.stage = Stage.SCREENED
-        if self.known is not None and (name := self.known.find(parsed)) is not None:
-            document.status, document.known_as = Status.KNOWN, name
-        elif (original := self.seen.find_or_add(document.id, parsed)) not in {None, document.id}:
-            # A changed crystal may still match its own former self.
-            document.status, document.duplicate_of = Status.DUPLICATE, original
-        return document
-
-    def _bare(self, raw: RawCrystal) -> CrystalDocument:
-        crystals = self.crystals
-        crystal_id = _id(raw, crystals)
-        return CrystalDocument(
-            key=document_key(crystal_id, crystals.protocol_id),
-            id=crystal_id,
-            set=crystals.name,
-            source=raw.source,
-            source_sha256=_sha256(raw),
-            condition=dict(crystals.condition),
-            protocol_id=crystals.protocol_id,
-            protocol_name=crystals.protocol.name,
-            potential=crystals.potential,
+    def documents(self, raw: RawCrystal, parsed: Structure | Rejection) -> tuple[CrystalDocument, CalculationDocument]:
+        """A crystal, and its calculation: rejected, duplicate, known, or waiting to be computed."""
+        crystal = CrystalDocument(
+            id=_id(raw, self.crystals),
+            set=self.crystals.name,
+            origin=Origin(source=raw.source, sha256=_sha256(raw)),
+            condition=dict(self.crystals.condition),
         )
+        if isinstance(parsed, Rejection):
+            return crystal, rejected(calculation(crystal, self.crystals), parsed)
+        describe(crystal, parsed)
+        document = screened(crystal, parsed, self.crystals)
+        if document.status == Status.PENDING:
+            if self.known is not None and (name := self.known.find(parsed)) is not None:
+                document.status, document.known_as = Status.KNOWN, name
+            elif (original := self.seen.find_or_add(document.id, parsed)) not in {None, document.id}:
+                # A changed crystal may still match its own former self.
+                document.status, document.duplicate_of = Status.DUPLICATE, original
+        return crystal, document
 
-    @staticmethod
-    def _describe(document: CrystalDocument, structure: Structure) -> None:
-        document.content_hash = content_hash(structure)
-        document.structure = structure.as_dict()
-        document.nsites = len(structure)
-        document.elements = sorted({s.symbol for s in structure.species})
-        document.nelements = len(document.elements)
-        document.formula_pretty = structure.composition.reduced_formula
-        document.chemsys = "-".join(document.elements)
+
+def describe(crystal: CrystalDocument, structure: Structure) -> None:
+    """Write what a crystal's structure says into its document."""
+    crystal.content_hash = content_hash(structure)
+    crystal.structure = structure.as_dict()
+    crystal.nsites = len(structure)
+    crystal.elements = sorted({s.symbol for s in structure.species})
+    crystal.nelements = len(crystal.elements)
+    crystal.formula_pretty = structure.composition.reduced_formula
+    crystal.chemsys = "-".join(crystal.elements)
+
+
+def calculation(crystal: CrystalDocument, crystals: CrystalSet) -> CalculationDocument:
+    """The calculation of a crystal of which nothing has been looked at yet."""
+    shared = crystal.model_dump(exclude={"structure", "created_at", "updated_at"})
+    return CalculationDocument(
+        **shared,
+        key=calculation_key(crystal.id, crystals.protocol_id),
+        protocol_id=crystals.protocol_id,
+        protocol_name=crystals.protocol.name,
+        potential=crystals.potential,
+        steps=references(crystals.protocol),
+    )
+
+
+def screened(crystal: CrystalDocument, structure: Structure, crystals: CrystalSet) -> CalculationDocument:
+    """The calculation of a described crystal: rejected, or waiting for its first step."""
+    document = calculation(crystal, crystals)
+    rejection = check(structure, crystals.protocol.screening, crystals.elements)
+    if rejection is not None:
+        return rejected(document, rejection)
+    document.symmetry_initial = symmetry(structure, crystals.protocol.relaxation.symprec)
+    document.stage = SCREENED
+    return document
 
 
 def _already_there(crystals: CrystalSet, store: ResultsStore) -> dict[str, str | None]:
     criteria = {"set": crystals.name, "protocol_id": crystals.protocol_id}
-    return {row["key"]: row["source_sha256"] for row in store.query(criteria, ["key", "source_sha256"])}
+    return {row["key"]: row["origin"]["sha256"] for row in store.query(criteria, ["key", "origin.sha256"])}
 
 
 def _id(raw: RawCrystal, crystals: CrystalSet) -> str:
@@ -183,6 +201,7 @@ def _sha256(raw: RawCrystal) -> str | None:
     return hashlib.sha256(raw.data).hexdigest() if raw.data else None
 
 
-def _rejected(document: CrystalDocument, rejection: Rejection) -> CrystalDocument:
+def rejected(document: CalculationDocument, rejection: Rejection) -> CalculationDocument:
+    """The same document, of a crystal that cannot be used."""
     document.status, document.reason, document.detail = Status.REJECTED, Reason(rejection.reason), rejection.detail
     return document

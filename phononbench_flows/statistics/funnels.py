@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phononbench_flows.outcomes import Stage, Status
+from phononbench_flows.outcomes import READ, SCREENED, Status
 from phononbench_flows.statistics.rates import Rate, wilson
 
 
@@ -25,6 +25,7 @@ class Funnel:
         known: repeats one of the reference set.
         failed: could not be computed; this is not "unstable".
         failed_relaxation: those of ``failed`` that have no relaxed structure.
+        undecided: computed, and neither shown to be stable nor unstable.
         judged: stable or unstable.
         stable: those of ``judged`` that are stable.
         pending: not finished.
@@ -37,6 +38,7 @@ class Funnel:
     known: int
     failed: int
     failed_relaxation: int
+    undecided: int
     judged: int
     stable: int
     pending: int
@@ -54,8 +56,8 @@ class Funnel:
 
     @property
     def relaxed(self) -> int:
-        """Finished crystals that were relaxed: those judged, and those that failed afterwards."""
-        return self.judged + self.failed - self.failed_relaxation
+        """Finished crystals that were relaxed: judged, undecided, and those that failed afterwards."""
+        return self.judged + self.undecided + self.failed - self.failed_relaxation
 
     @property
     def unstable(self) -> int:
@@ -65,7 +67,7 @@ class Funnel:
     @property
     def adds_up(self) -> bool:
         """Whether every crystal generated is accounted for once."""
-        computed = self.failed + self.judged + self.pending
+        computed = self.failed + self.undecided + self.judged + self.pending
         accounted = self.not_handed_in + self.rejected + self.duplicate + self.known + computed
         return self.generated == accounted and self.stable <= self.judged and self.failed_relaxation <= self.failed
 
@@ -84,14 +86,10 @@ class Funnel:
 
 
 def was_relaxed(status: str, stage: str) -> bool:
-    """Whether a crystal is finished and was relaxed: judged, or failed afterwards.
-
-    Raises:
-        ValueError: a failed crystal with a stage that does not exist.
-    """
-    # The stage is the last one completed, so a failed crystal of an earlier one never came out of the relaxation.
-    failed_later = status == Status.FAILED and Stage(stage) not in {Stage.READ, Stage.SCREENED}
-    return failed_later or status in {Status.STABLE, Status.UNSTABLE}
+    """Whether a crystal is finished and was relaxed: judged, undecided, or failed afterwards."""
+    # The stage is the last one reached, so a failed crystal of an earlier one never came out of the relaxation.
+    failed_later = status == Status.FAILED and stage not in {READ, SCREENED}
+    return failed_later or status in {Status.STABLE, Status.UNSTABLE, Status.UNDECIDED}
 
 
 def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) -> Funnel:
@@ -102,7 +100,7 @@ def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) ->
         n_generated: how many were generated, where that is known; what is more than the rows was not handed in.
 
     Raises:
-        ValueError: a status that does not exist, or a failed crystal with a stage that does not exist.
+        ValueError: a status that does not exist.
         KeyError: a row without them.
     """
     counts: Counter[Status] = Counter()
@@ -119,6 +117,7 @@ def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) ->
         known=counts[Status.KNOWN],
         failed=counts[Status.FAILED],
         failed_relaxation=failed_relaxation,
+        undecided=counts[Status.UNDECIDED],
         judged=counts[Status.STABLE] + counts[Status.UNSTABLE],
         stable=counts[Status.STABLE],
         pending=counts[Status.PENDING],

@@ -15,6 +15,7 @@ from pymongo import IndexModel, ReplaceOne
 from pymongo.errors import PyMongoError
 
 from phononbench_flows.documents import BlobRef
+from phononbench_flows.stability import MINIMUM
 from phononbench_flows.store.blobs import Blobs
 from phononbench_flows.store.collection import (
     Criteria,
@@ -33,13 +34,14 @@ _LOT = 256  # documents in memory at once once the cursor of a query was lost
 _CHUNK_BYTES = 255 * 1024  # GridFS' own default
 _LARGEST_DOCUMENT = 16 * 1024**2
 
-CRYSTAL_INDEXES = (
+CALCULATION_INDEXES = (
     IndexModel("key", unique=True),
     IndexModel("id"),
     IndexModel([("set", 1), ("protocol_id", 1), ("status", 1)]),
     IndexModel([("set", 1), ("protocol_id", 1), ("stage", 1)]),
     IndexModel([("protocol_id", 1), ("status", 1)]),
     IndexModel("status"),
+    IndexModel("steps"),
     IndexModel("elements"),
     IndexModel("nelements"),
     IndexModel("chemsys"),
@@ -47,15 +49,29 @@ CRYSTAL_INDEXES = (
     IndexModel("nsites"),
     IndexModel("symmetry_relaxed.crystal_system"),
     IndexModel("symmetry_relaxed.number"),
-    IndexModel("phonon.judged.frequency"),
-    IndexModel("phonon.path.frequency"),
+    IndexModel(MINIMUM),
+    IndexModel("evidence.looks.path.frequency"),
     IndexModel("content_hash"),
+    IndexModel("origin.parent"),
     IndexModel("updated_at"),
 )
-"""Indices of the crystals' collection, by what queries, sorts and counts start from."""
+"""Indices of the collection of calculations, by what queries, sorts and counts start from."""
+
+CRYSTAL_INDEXES = (
+    IndexModel("key", unique=True),
+    IndexModel("id"),
+    IndexModel("set"),
+    IndexModel("content_hash"),
+    IndexModel("origin.parent"),
+    IndexModel("protocol_id", sparse=True),  # empty, and asked by require_layout
+)
+"""Indices of the collection of crystals."""
 
 SET_INDEXES = (IndexModel("key", unique=True),)
 """Indices of the collection of sets."""
+
+OLD_CRYSTALS = {"protocol_id": {"$type": "string"}}
+"""Finds what older versions kept among the crystals: crystal and calculation in one document."""
 
 _CHUNK_INDEXES = (IndexModel([("files_id", 1), ("n", 1)], unique=True),)
 
@@ -70,6 +86,18 @@ def _missing(database: str, name: str, indexes: Sequence[IndexModel]) -> list[st
     there = _ask(database, name, lambda collection: [dict(index["key"]) for index in collection.list_indexes()])
     wanted = [dict(index.document["key"]) for index in indexes]
     return [f"{name}({', '.join(fields)})" for fields in wanted if fields not in there]
+
+
+def require_layout(database: str) -> None:
+    """Raise StoreError for a database in which crystals and calculations are not yet told apart.
+
+    Asks without waiting for a server that is away: it is the first that is asked of it.
+    """
+    old = _ask(database, "crystals", lambda crystals: crystals.find_one(OLD_CRYSTALS, {"_id": 1}), patience=0)
+    if old is not None:
+        raise StoreError(
+            f"The database '{database}' was written by an older version: run `phononbench migrate mongo:{database}`."
+        )
 
 
 class MongoCollection:
@@ -159,6 +187,10 @@ class MongoCollection:
         ]
         if writes:
             self._ask(lambda collection: collection.bulk_write(writes, ordered=False))
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove the documents of these keys."""
+        self._ask(lambda collection: collection.delete_many({"_id": {"$in": list(keys)}}))
 
     def create_indexes(self) -> None:
         """Make the indices that are not there yet."""

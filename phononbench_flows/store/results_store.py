@@ -1,35 +1,47 @@
-"""The results store: one document per crystal and protocol, and the arrays that belong to it."""
+"""The results store: crystals, what was computed for each under a protocol, and the arrays that belong to it."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import batched
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from phononbench_flows.documents import CrystalDocument, SetDocument
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store.blobs import Blobs, BlobStore
 from phononbench_flows.store.collection import Collection, Criteria, Properties, SortSpec, StoreError, refuse_non_finite
-from phononbench_flows.store.mongo import CRYSTAL_INDEXES, SET_INDEXES, GridFSBlobs, MongoCollection
+from phononbench_flows.store.mongo import (
+    CALCULATION_INDEXES,
+    CRYSTAL_INDEXES,
+    SET_INDEXES,
+    GridFSBlobs,
+    MongoCollection,
+    require_layout,
+)
 from phononbench_flows.store.specs import Spec, full_spec
 from phononbench_flows.store.sqlite import SQLiteStore
 
+_LOT = 256  # crystals in memory at once
+
 
 def _validated[Model: BaseModel](model: type[Model], raw: Mapping[str, Any]) -> Model:
+    # The store's key, which is a field of calculations alone.
+    fields = raw if "key" in model.model_fields else {name: raw[name] for name in raw if name != "key"}
     try:
-        return model.model_validate(raw)
+        return model.model_validate(fields)
     except ValidationError as error:
         raise StoreError(f"Stored document '{raw.get('key')}' is no {model.__name__}: {error}") from error
 
 
-def _crystal(raw: Mapping[str, Any]) -> CrystalDocument:
-    return _validated(CrystalDocument, raw)
+def _calculation(raw: Mapping[str, Any]) -> CalculationDocument:
+    return _validated(CalculationDocument, raw)
 
 
 def _plain(key: str, doc: BaseModel) -> dict[str, Any]:
@@ -44,11 +56,14 @@ def _plain(key: str, doc: BaseModel) -> dict[str, Any]:
 class ResultsStore:
     """The documents and blobs of a project. Made by :meth:`open`."""
 
-    def __init__(self, spec: dict[str, str], crystals: Collection, sets: Collection, blobs: Blobs) -> None:
+    def __init__(
+        self, spec: dict[str, str], calculations: Collection, crystals: Collection, sets: Collection, blobs: Blobs
+    ) -> None:
         self.spec = spec
         """How to open the same store again: plain JSON, without secrets."""
         self.blobs = blobs
         """The arrays that documents refer to."""
+        self._calculations = calculations
         self._crystals = crystals
         self._sets = sets
 
@@ -67,18 +82,24 @@ class ResultsStore:
                 answer or let us in.
         """
         full = full_spec(spec)
-        crystals: Collection
         if full["kind"] == "embedded":
             root = Path(full["path"])
-            crystals, sets = SQLiteStore(str(root / "results.sqlite")), SQLiteStore(str(root / "sets.sqlite"))
-            store = cls(full, crystals, sets, BlobStore(root / "blobs"))
+            calculations, crystals, sets = (
+                SQLiteStore(str(root / name)) for name in ("results.sqlite", "crystals.sqlite", "sets.sqlite")
+            )
+            store = cls(full, calculations, crystals, sets, BlobStore(root / "blobs"))
         else:
             database, place = full["database"], full["blobs"]
-            crystals = MongoCollection(database, "crystals", CRYSTAL_INDEXES)
-            blobs = GridFSBlobs(database) if place == "gridfs" else BlobStore(place)
-            store = cls(full, crystals, MongoCollection(database, "sets", SET_INDEXES), blobs)
-        crystals.connect()
-        if crystals.is_empty():
+            require_layout(database)
+            store = cls(
+                full,
+                MongoCollection(database, "calculations", CALCULATION_INDEXES),
+                MongoCollection(database, "crystals", CRYSTAL_INDEXES),
+                MongoCollection(database, "sets", SET_INDEXES),
+                GridFSBlobs(database) if place == "gridfs" else BlobStore(place),
+            )
+        store._calculations.connect()
+        if store._calculations.is_empty():
             store.create_indexes()
         return store
 
@@ -90,11 +111,11 @@ class ResultsStore:
 
     def close(self) -> None:
         """Close this process' connections. The store connects again when it is used again."""
-        self._crystals.close()
-        self._sets.close()
+        for part in (self._calculations, self._crystals, self._sets):
+            part.close()
 
-    def put(self, *docs: CrystalDocument) -> None:
-        """Write documents, replacing those of the same key; they last when it returns. Sets ``updated_at``.
+    def put(self, *docs: CalculationDocument) -> None:
+        """Write calculations, replacing those of the same key; they last when it returns. Sets ``updated_at``.
 
         If one of them cannot be stored, none is. The embedded store writes all of them at once, a server one by one.
 
@@ -104,17 +125,17 @@ class ResultsStore:
         now = datetime.now(UTC)
         for doc in docs:
             doc.updated_at = now
-        self._crystals.update([_plain(doc.key, doc) for doc in docs])
+        self._calculations.update([_plain(doc.key, doc) for doc in docs])
 
-    def get(self, key: str) -> CrystalDocument | None:
-        """The document of a key, if there is one."""
+    def get(self, key: str) -> CalculationDocument | None:
+        """The calculation of a key, if there is one."""
         return next(self.documents({"key": key}), None)
 
     def documents(
         self, criteria: Criteria | None = None, sort: SortSpec | None = None, limit: int = 0
-    ) -> Iterator[CrystalDocument]:
-        """Documents that match, one at a time; see :meth:`Collection.query`."""
-        return map(_crystal, self._crystals.query(criteria, sort=sort, limit=limit))
+    ) -> Iterator[CalculationDocument]:
+        """Calculations that match, one at a time; see :meth:`Collection.query`."""
+        return map(_calculation, self._calculations.query(criteria, sort=sort, limit=limit))
 
     def query(
         self,
@@ -124,25 +145,46 @@ class ResultsStore:
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """Documents that match, or parts of them, as plain dicts; see :meth:`Collection.query`."""
-        return self._crystals.query(criteria, properties, sort, skip, limit)
+        """Calculations that match, or parts of them, as plain dicts; see :meth:`Collection.query`."""
+        return self._calculations.query(criteria, properties, sort, skip, limit)
 
     def count(self, criteria: Criteria | None = None) -> int:
-        """Number of documents that match."""
-        return self._crystals.count(criteria)
+        """Number of calculations that match."""
+        return self._calculations.count(criteria)
 
     def distinct(self, field: str, criteria: Criteria | None = None) -> list[Any]:
-        """Values of a field among the documents that match, each once; lists count by their items."""
-        return self._crystals.distinct(field, criteria)
+        """Values of a field among the calculations that match, each once; lists count by their items."""
+        return self._calculations.distinct(field, criteria)
 
     def status_counts(self, set_name: str, protocol_id: str) -> dict[str, int]:
         """Number of crystals of a set under a protocol for every status that occurs; milliseconds."""
-        return self._crystals.tally("status", {"set": set_name, "protocol_id": protocol_id})
+        return self._calculations.tally("status", {"set": set_name, "protocol_id": protocol_id})
 
     def stage_counts(self, set_name: str, protocol_id: str) -> dict[str, int]:
-        """Number of crystals that wait, for every stage that they have completed; milliseconds."""
+        """Number of crystals that wait, for every stage that they have reached; milliseconds."""
         waiting = {"set": set_name, "protocol_id": protocol_id, "status": Status.PENDING.value}
-        return self._crystals.tally("stage", waiting)
+        return self._calculations.tally("stage", waiting)
+
+    def put_crystals(self, *crystals: CrystalDocument) -> None:
+        """Write crystals, replacing those of the same id; they last when it returns. Sets ``updated_at``.
+
+        Raises:
+            StoreError: as for :meth:`put`.
+        """
+        now = datetime.now(UTC)
+        for crystal in crystals:
+            crystal.updated_at = now
+        self._crystals.update([_plain(crystal.key, crystal) for crystal in crystals])
+
+    def crystal(self, crystal_id: str) -> CrystalDocument | None:
+        """The crystal of an id, if there is one."""
+        return next(self.crystals([crystal_id]), None)
+
+    def crystals(self, ids: Iterable[str]) -> Iterator[CrystalDocument]:
+        """The crystals of these ids that are there, in any order, one at a time."""
+        for lot in batched(ids, _LOT):
+            for raw in self._crystals.query({"id": {"$in": list(lot)}}):
+                yield _validated(CrystalDocument, raw)
 
     def put_set(self, doc: SetDocument) -> None:
         """Write what is known of a set, in place of what was. Sets ``updated_at``.
@@ -163,16 +205,17 @@ class ResultsStore:
 
     def _set_documents(self, criteria: Criteria) -> Iterator[SetDocument]:
         for row in self._sets.query(criteria, sort={"key": 1}):
-            yield _validated(SetDocument, {name: value for name, value in row.items() if name != "key"})
+            yield _validated(SetDocument, row)
 
     def create_indexes(self) -> None:
         """Make the indices that are not there yet; nothing to wait for where they are."""
-        for part in (self._crystals, self._sets, self.blobs):
+        for part in (self._calculations, self._crystals, self._sets, self.blobs):
             part.create_indexes()
 
     def missing_indexes(self) -> list[str]:
-        """The indices that are not there, such as ``crystals(elements)``; without them queries read everything."""
-        return [name for part in (self._crystals, self._sets, self.blobs) for name in part.missing_indexes()]
+        """The indices that are not there, such as ``calculations(elements)``; without them queries read everything."""
+        parts = (self._calculations, self._crystals, self._sets, self.blobs)
+        return [name for part in parts for name in part.missing_indexes()]
 
 
 _OPEN: dict[tuple[int, str], ResultsStore] = {}

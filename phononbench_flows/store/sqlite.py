@@ -30,8 +30,11 @@ from phononbench_flows.store.collection import (
     refuse_code,
 )
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the layout on disk. It grows when an older program could no longer read the directory."""
+
+MIGRATED_LAYOUT = 2
+"""The older layout that ``store.migration`` brings up to date: the same tables, other documents."""
 
 BUSY_SECONDS = 60.0
 """How long a writer waits for its turn before it gives up, in seconds."""
@@ -157,13 +160,15 @@ class SQLiteStore(Store):
     The store connects when it is first used, each process and thread by itself, so it may be forked and pickled.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, layout: int = LAYOUT) -> None:
         """Nothing is opened yet.
 
         Args:
             path: the SQLite file. Its directory is made when needed.
+            layout: that the file has to have; another one is only for a migration.
         """
         self.path = str(path)
+        self.layout = layout
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
         super().__init__(
             key="key", last_updated_field="updated_at", last_updated_type=DateTimeFormat.IsoFormat, validator=None
@@ -326,6 +331,12 @@ class SQLiteStore(Store):
             doomed = [(number,) for number, _ in self._matching(criteria)]
             connection.executemany("DELETE FROM documents WHERE number = ?", doomed)
 
+    def set_layout(self, layout: int) -> None:
+        """Say that the documents have this layout now; the store is opened with it from then on."""
+        with self._transaction() as connection:
+            connection.execute(f"PRAGMA user_version = {int(layout)}")
+        self.layout = layout
+
     def _matching(self, criteria: Criteria) -> Iterator[tuple[int, dict[str, Any]]]:
         where, parameters, _ = _prefilter(criteria)
         # The numbers come from an index, which is far smaller than the documents; sorted() gives the order of arrival.
@@ -376,7 +387,7 @@ class SQLiteStore(Store):
     def _connection(self) -> sqlite3.Connection:
         owner = (os.getpid(), threading.get_ident())
         if owner not in self._connections:
-            self._connections[owner] = _open(Path(self.path))
+            self._connections[owner] = _open(Path(self.path), self.layout)
         return self._connections[owner]
 
 
@@ -400,15 +411,15 @@ def _exclusive(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """A connection to a file of our layout, which is made if it is not there."""
+def _open(path: Path, layout: int) -> sqlite3.Connection:
+    """A connection to a file of a layout, which is made if it is not there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{path} cannot be opened: {error}.") from error
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, layout)
         _use_log(connection)
         # FULL flushes the log at every commit. NORMAL would do for a killed process, not for a power cut.
         connection.execute("PRAGMA synchronous = FULL")
@@ -425,15 +436,20 @@ def _version(connection: sqlite3.Connection) -> int:
     return connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, layout: int) -> None:
     """Make the tables in an empty file; refuse a file of another layout."""
-    if _version(connection) == LAYOUT:
+    if _version(connection) == layout:
         return
     with _exclusive(connection):
         # Asked again, since another process may have made the tables meanwhile.
         version = _version(connection)
-        if version not in {0, LAYOUT}:
-            raise StoreError(f"{path} was written by another version (layout {version}, this one knows {LAYOUT}).")
+        if version == MIGRATED_LAYOUT:
+            raise StoreError(
+                f"{path.parent} was written by an older version (layout {version}, this one knows {layout}): "
+                f"run `phononbench migrate {path.parent}`."
+            )
+        if version not in {0, layout}:
+            raise StoreError(f"{path} was written by another version (layout {version}, this one knows {layout}).")
         if version == 0:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise StoreError(f"{path} is an SQLite file, but no results store.")

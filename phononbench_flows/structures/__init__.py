@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phononbench_flows.structures.checks import check
 from phononbench_flows.structures.duplicates import Matcher, content_hash, load_reference
-from phononbench_flows.structures.parsing import parse, parse_all, start_early
+from phononbench_flows.structures.parsing import clean, parse, parse_all, start_early
 from phononbench_flows.structures.readers import InputError, RawCrystal, ReadLimits, Rejection, read_inputs
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ReadLimits",
     "Rejection",
     "check",
+    "clean",
     "content_hash",
     "load_reference",
     "parse",

@@ -99,6 +99,14 @@ def _plain(text: str) -> str:
     return line if len(line) <= _MAX_DETAIL else f"{line[: _MAX_DETAIL - 4]} ..."
 
 
+def clean(structure: Structure) -> Structure | Rejection:
+    """A crystal as the steps want it: elements without charges, in a right-handed cell; or why it cannot be had."""
+    try:
+        return _clean(structure)
+    except _RejectedError as rejected:
+        return rejected.rejection
+
+
 def _clean(structure: Structure) -> Structure:
     if len(structure) == 0:
         raise _RejectedError(Reason.UNPARSABLE, "The file holds no atom.")

@@ -17,6 +17,7 @@ import pandas as pd
 
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.outcomes import Status
+from phononbench_flows.stability import count_stable
 from phononbench_flows.statistics import (
     Funnel,
     Rate,
@@ -41,7 +42,7 @@ ALL = "all sets"
 
 _COUNTED = (
     *("generated", "not_handed_in", "duplicate", "known", "unique", "rejected", "accepted", "pending"),
-    *("failed", "failed_relaxation", "relaxed", "judged", "stable", "unstable"),
+    *("failed", "failed_relaxation", "relaxed", "judged", "stable", "unstable", "undecided"),
 )
 
 
@@ -133,11 +134,9 @@ def threshold_table(crystals: Crystals, thresholds: Sequence[float] = THRESHOLDS
     for name, rows in _groups(crystals.rows[crystals.rows["relaxed"]], "set"):
         judged = rows[rows["status"] != Status.FAILED.value]
         for q_points in Q_POINTS:
-            minima = np.sort(judged[f"{q_points}_thz"].dropna().to_numpy())
-            # Unstable is what lies below the threshold; what lies on it does not.
-            stable = len(minima) - np.searchsorted(minima, thresholds, side="left")
+            minima = judged[f"{q_points}_thz"].dropna().to_numpy()
             part = {"set": name, "q_points": q_points, "threshold_thz": thresholds, "relaxed": len(rows)}
-            parts.append(pd.DataFrame(part | {"stable": stable}))
+            parts.append(pd.DataFrame(part | {"stable": count_stable(minima, thresholds)}))
     return _with_rate(_stacked(parts, ["set", "q_points", "threshold_thz", "relaxed", "stable"]))
 
 
@@ -179,8 +178,8 @@ def breakdown(crystals: Crystals, by: str) -> pd.DataFrame:
         crystals: the crystals.
         by: ``crystal_system``, ``crystal_system_initial``, ``nelements``, ``nsites`` or ``space_group``.
 
-    Columns: ``set``, the property, ``relaxed``, ``stable``, ``unstable``, ``share`` (of the set's relaxed crystals),
-    ``per_relaxed`` with its interval. A crystal without the property is in none of the rows.
+    Columns: ``set``, the property, ``relaxed``, ``stable``, ``unstable``, ``undecided``, ``share`` (of the set's
+    relaxed crystals), ``per_relaxed`` with its interval. A crystal without the property is in none of the rows.
     """
     rows = crystals.rows[crystals.rows["relaxed"]]
     if len(rows["set"].unique()) > 1:
@@ -215,8 +214,8 @@ def condition_table(crystals: Crystals, key: str) -> pd.DataFrame:
 
 
 def element_table(crystals: Crystals) -> pd.DataFrame:
-    """How many crystals hold each element: ``element``, ``relaxed``, ``stable``, ``unstable``, ``per_relaxed`` with
-    its interval; the most frequent among the stable ones first.
+    """How many crystals hold each element: ``element``, ``relaxed``, ``stable``, ``unstable``, ``undecided``,
+    ``per_relaxed`` with its interval; the most frequent among the stable ones first.
 
     A crystal counts once for each of its elements.
     """
@@ -288,11 +287,12 @@ def _rate(name: str, found: Rate) -> dict[str, float | None]:
 
 
 def _counts(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Relaxed, stable and unstable crystals of each group, and the rate."""
-    marked = rows[by].assign(stable=rows["status"] == Status.STABLE, unstable=rows["status"] == Status.UNSTABLE)
+    """Relaxed, stable, unstable and undecided crystals of each group, and the rate."""
+    fates = ["stable", "unstable", "undecided"]
+    marked = rows[by].assign(**{fate: rows["status"] == fate for fate in fates})
     groups = marked.groupby(by, observed=True)
-    table = groups[["stable", "unstable"]].sum().assign(relaxed=groups.size()).reset_index()
-    return _with_rate(table[[*by, "relaxed", "stable", "unstable"]])
+    table = groups[fates].sum().assign(relaxed=groups.size()).reset_index()
+    return _with_rate(table[[*by, "relaxed", *fates]])
 
 
 def _with_rate(table: pd.DataFrame) -> pd.DataFrame:

@@ -31,6 +31,7 @@ _SMALL = 8
 _FATES = {
     "stable": STABLE,
     "unstable": UNSTABLE,
+    "undecided": "#8c6d31",
     "pending": "#F0E442",
     "failed": "#000000",
     "rejected": "#CC79A7",
@@ -119,7 +120,9 @@ def groups_plot(table: pd.DataFrame, by: str) -> Figure:
 def _groups(axes: Axes, panel: pd.DataFrame, names: list[str]) -> None:
     places, relaxed = range(len(panel)), panel["relaxed"].to_numpy(dtype=float)
     parts = {"stable": (panel["stable"], STABLE), "unstable": (panel["unstable"], UNSTABLE)}
-    if (failed := panel["relaxed"] - panel["stable"] - panel["unstable"]).any():
+    if panel["undecided"].any():
+        parts["undecided"] = (panel["undecided"], _FATES["undecided"])
+    if (failed := panel["relaxed"] - panel["stable"] - panel["unstable"] - panel["undecided"]).any():
         parts["failed after the relaxation"] = (failed, GREY)
     bottom = np.zeros(len(panel))
     for label, (counts, colour) in parts.items():

@@ -14,6 +14,7 @@ import pandas as pd
 
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.stability import MINIMUM
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import ResultsStore
 
@@ -34,7 +35,8 @@ _FIELDS = {
     "crystal_system": "symmetry_relaxed.crystal_system",
     "crystal_system_initial": "symmetry_initial.crystal_system",
     "space_group": "symmetry_relaxed.number",
-    **{f"{q_points}_thz": f"phonon.{q_points}.frequency" for q_points in Q_POINTS},
+    "judged_thz": MINIMUM,
+    **{f"{place}_thz": f"evidence.looks.{place}.frequency" for place in Q_POINTS[1:]},
     "condition": "condition",
 }
 # What they were judged by, the same in all rows of a table.

@@ -17,8 +17,8 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 from typer.testing import CliRunner
 
-from phononbench_flows import potentials
 from phononbench_flows.cli import app
+from phononbench_flows.potentials import source
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore
 
@@ -105,7 +105,7 @@ def test_mistakes_end_with_a_sentence(crystals, tmp_path, monkeypatch, arguments
 
 
 def test_without_weights_nothing_is_marked(crystals, tmp_path, monkeypatch):
-    monkeypatch.setattr(potentials, "MATTERSIM_FOLDER", tmp_path / "none")
+    monkeypatch.setenv("HOME", str(tmp_path))
     out = tmp_path / "results"
     result = invoke("run", crystals, "--set", "x", "--out", out)
     assert result.exit_code == 2
@@ -114,6 +114,15 @@ def test_without_weights_nothing_is_marked(crystals, tmp_path, monkeypatch):
     listed = invoke("potentials")
     assert "(default)" in listed.output
     assert "sevennet-l3i5" in listed.output
+
+
+def test_what_is_not_installed_is_listed_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(source, "find_spec", lambda package: None)
+    listed = invoke("potentials")
+    assert listed.exit_code == 0
+    assert "sevennet-0 needs the package sevenn" in listed.output
+    assert "`pip install 'phononbench-flows[sevennet]'`" in listed.output
+    assert "orb-v3-conservative-inf-omat" in listed.output
 
 
 def test_protocols_are_printed_as_files_to_change():
@@ -184,4 +193,4 @@ def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, fcc, c
     second_unit_cells = {kind for pid, size, kind in lines if pid != killed_pid and size == "4"}
     assert not second_unit_cells & {numbers[symbol] for (symbol,) in relaxed_before}
     second_supercells = {kind for pid, size, kind in lines if pid != killed_pid and size == "32"}
-    assert not second_supercells & {numbers[d.elements[0]] for d in before.values() if d.force_constants is not None}
+    assert not second_supercells & {numbers[d.elements[0]] for d in before.values() if "force_constants" in d.arrays}

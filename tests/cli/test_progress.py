@@ -45,10 +45,11 @@ def test_plain_lines_and_one_at_the_end():
 
 def test_crystals_on_their_way_are_shown():
     stream, console = plain()
-    stages = {"screened": 1, "relaxed": 3, "force_constants": 1}
-    with Progress(lambda: {"pending": 5, "stable": 1}, stages=lambda: stages, interval=60, console=console):
+    counts, stages = {"pending": 5, "stable": 1}, {"screened": 1, "relaxation": 3, "force_constants": 1}
+    words = {"relaxation": "relaxed", "force_constants": "with force constants", "spectrum": "with a spectrum"}
+    with Progress(lambda: counts, stages=lambda: stages, words=words, interval=60, console=console):
         time.sleep(0.05)
-    assert stream.getvalue() == "1/6 crystals, 3 only relaxed, 1 with force constants, 0 failed, 0 per second\n"
+    assert stream.getvalue() == "1/6 crystals, 3 relaxed, 1 with force constants, 0 failed, 0 per second\n"
 
 
 def test_one_line_where_the_interval_is_long():

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobflow import Response, job
 from pymongo.errors import AutoReconnect
 
+from phononbench_flows.engine.batch import MachineError
 from phononbench_flows.flows.sub_batches import OutOfTimeError
 
 
@@ -32,4 +33,5 @@ def note_in_parts(file: str, word: str, parts: int) -> Response[list[str]]:
 @job
 def fail(error: str) -> None:
     """Raise an error of this name."""
-    raise {"AutoReconnect": AutoReconnect, "ValueError": ValueError, "OutOfTimeError": OutOfTimeError}[error]("as told")
+    kinds = {kind.__name__: kind for kind in (AutoReconnect, ValueError, OutOfTimeError, MachineError)}
+    raise kinds[error]("as told")

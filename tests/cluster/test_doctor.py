@@ -93,8 +93,19 @@ def test_a_launchpad_that_was_never_set_up(mongo_uri, mongo_database):
 def test_results_without_indices(lp, mongo_database):
     with ResultsStore.open(f"mongo:{mongo_database}") as store:
         add_chunk(lp, store, slow_crystals(store, 1, "toys"))
-    lp.db["crystals"].drop_indexes()
-    assert "missing indices" in failed(lp)["results"]
+    for collection in ("crystals", "calculations"):
+        lp.db[collection].drop_indexes()
+        assert f"missing indices: {collection}(" in failed(lp)["results"]
+        ResultsStore.open(f"mongo:{mongo_database}").create_indexes()
+        assert not failed(lp)
+
+
+def test_a_step_that_is_not_here(lp, mongo_database):
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        add_chunk(lp, store, slow_crystals(store, 1, "toys"))
+    further = {"spec._tasks.0.job.function.@bound.protocol.further_steps": {"no_such_package:STEP": {}}}
+    lp.fireworks.update_many({}, {"$set": further})
+    assert "'no_such_package:STEP' cannot be imported here" in failed(lp)["steps"]
 
 
 def test_where_nothing_waits_the_results_are_those_of_the_commands(lp, file, monkeypatch):

@@ -169,7 +169,9 @@ def test_a_reservation_that_nobody_can_see_ends_with_time(lp, chain):
     assert states(lp)[fw_id] == "READY"
 
 
-@pytest.mark.parametrize(("error", "reruns"), [("AutoReconnect", 3), ("OutOfTimeError", 5), ("ValueError", 0)])
+@pytest.mark.parametrize(
+    ("error", "reruns"), [("AutoReconnect", 3), ("MachineError", 3), ("OutOfTimeError", 5), ("ValueError", 0)]
+)
 def test_what_failed_is_rerun_as_often_as_its_error_is_worth(error, reruns, lp):
     (fw_id,) = add(lp, Flow([fail(error)]))
     limits = Limits(lock=0.1, settle=0.0, lost=5)

@@ -73,7 +73,7 @@ def test_no_password_in_fireworks_folders_logs_or_errors(
         code, text = invoke(*arguments)
         assert code == 0, text
         said.append(text)
-    assert {row["status"] for row in database.crystals.find()} == {"stable", "unstable"}
+    assert {row["status"] for row in database.calculations.find()} == {"stable", "unstable"}
     assert {row["state"] for row in database.fireworks.find()} == {"COMPLETED"}
 
     # The search finds it where it has to be.

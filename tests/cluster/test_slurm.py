@@ -19,7 +19,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 from slurm_cluster import SlurmCluster
 
-from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.store import ResultsStore
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def toys(folder: Path) -> Path:
     return folder
 
 
-def judged(site: Site, set_name: str) -> dict[str, CrystalDocument]:
+def judged(site: Site, set_name: str) -> dict[str, CalculationDocument]:
     with ResultsStore.open(f"mongo:{site.database}") as store:
         return {document.id: document for document in store.documents({"set": set_name})}
 
@@ -160,9 +160,12 @@ def assert_same_as_local(site: Site, set_name: str, *run: object) -> Counter[str
     for name, ours in found.items():
         theirs = local[name]
         assert (ours.status, ours.reason, ours.stage) == (theirs.status, theirs.reason, theirs.stage), name
-        assert ours.verdicts == theirs.verdicts, name
-        if ours.phonon and ours.phonon.path and theirs.phonon and theirs.phonon.path:
-            assert abs(ours.phonon.path.frequency - theirs.phonon.path.frequency) < SAME_THZ, name
+        assert ours.assessments == theirs.assessments, name
+        assert ours.evidence.looks.keys() == theirs.evidence.looks.keys(), name
+        if ours.minimum and theirs.minimum:
+            assert abs(ours.minimum.frequency - theirs.minimum.frequency) < SAME_THZ, name
+        for place, look in ours.evidence.looks.items():
+            assert abs(look.frequency - theirs.evidence.looks[place].frequency) < SAME_THZ, f"{name} {place}"
     return Counter(str(document.status) for document in found.values())
 
 

@@ -30,7 +30,7 @@ from phononbench_flows.cluster.launchpad import (
 )
 from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.protocol import PRESETS
-from phononbench_flows.sets.chunks import Costed
+from phononbench_flows.sets.chunks import WaitingCrystal
 from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.store import ResultsStore, full_spec
 
@@ -42,8 +42,8 @@ def crystal_set(name: str = "toys") -> CrystalSet:
     return CrystalSet(name, {}, PAPER, PotentialRecord(name=TOY, checkpoint_sha256="0" * 64), None)
 
 
-def waiting(n: int, crystals: CrystalSet, start: int = 0) -> list[Costed]:
-    return [Costed(f"{crystals.name}-{i}@{crystals.protocol_id}", 1.0) for i in range(start, n)]
+def waiting(n: int, crystals: CrystalSet, start: int = 0) -> list[WaitingCrystal]:
+    return [WaitingCrystal(f"{crystals.name}-{i}@{crystals.protocol_id}", 4, 1.0) for i in range(start, n)]
 
 
 def connect(uri: str, database: str, **mongoclient_kwargs) -> LaunchPad:
@@ -76,7 +76,7 @@ def chunks_on(lp: LaunchPad, set_name: str = "toys") -> Counter[tuple[str, ...]]
     for document in lp.workflows.find({"metadata.set": set_name}):
         fireworks = [lp.get_fw_dict_by_id(number) for number in document["nodes"]]
         fireworks.sort(key=lambda fw: fw["spec"]["_priority"])
-        assert [fw["name"] for fw in fireworks] == ["relax", "force constants", "spectrum"]
+        assert [fw["name"] for fw in fireworks] == ["relaxation", "force constants", "spectrum"]
         assert [fw["state"] for fw in fireworks] == ["READY", "WAITING", "WAITING"]
         jobs = [fw["spec"]["_tasks"][0]["job"] for fw in fireworks]
         assert [job["function_args"][0]["uuid"] for job in jobs[1:]] == [job["uuid"] for job in jobs[:2]]
@@ -111,15 +111,15 @@ def test_fireworks_are_routed_and_can_be_asked_for_by_set(lp, hand_out):
     hand_out(waiting(3, crystal_set("others")), crystal_set("others"))
     specs = {fw["name"]: fw["spec"] for fw in lp.fireworks.find({"spec.set": "toys"})}
     assert {name: spec["_category"] for name, spec in specs.items()} == {
-        "relax": "gpu",
+        "relaxation": "gpu",
         "force constants": "gpu",
         "spectrum": "cpu",
     }
-    assert specs["relax"]["_priority"] < specs["force constants"]["_priority"] < specs["spectrum"]["_priority"]
-    assert specs["relax"]["protocol_id"] == crystals.protocol_id
+    assert specs["relaxation"]["_priority"] < specs["force constants"]["_priority"] < specs["spectrum"]["_priority"]
+    assert specs["relaxation"]["protocol_id"] == crystals.protocol_id
     assert lp.get_wf_ids({"metadata.set": "toys"}) != lp.get_wf_ids({"metadata.set": "others"})
     assert lp.checkout_fw(FWorker(category="cpu"), "") == (None, None)
-    assert lp.checkout_fw(FWorker(category=["gpu", "cpu"]), "")[0].name == "relax"
+    assert lp.checkout_fw(FWorker(category=["gpu", "cpu"]), "")[0].name == "relaxation"
 
 
 def test_documents_hold_plain_types_and_no_store(lp, hand_out):

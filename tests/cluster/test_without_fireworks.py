@@ -8,13 +8,17 @@ import sys
 import pytest
 from jobflow import JobStore
 from jobflow.managers.local import run_locally
+from typer.testing import CliRunner
 
 
 @pytest.fixture
 def no_fireworks(monkeypatch):
-    """As in an environment without FireWorks: whoever imports it gets an ImportError."""
+    """As in an environment without FireWorks: whoever imports it gets a ModuleNotFoundError."""
     for name in list(sys.modules):
-        if name.partition(".")[0] in {"phononbench_flows", "fireworks", "toy_potentials"} or "fireworks" in name:
+        if (
+            name.partition(".")[0] in {"phononbench_flows", "fireworks", "toy_potentials", "screened"}
+            or "fireworks" in name
+        ):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fireworks", None)
 
@@ -23,31 +27,12 @@ def test_the_flow_of_a_chunk_runs_under_jobflows_local_manager(
     no_fireworks, mongo_database, tmp_path, monkeypatch, fcc, simple_cubic
 ):
     monkeypatch.chdir(tmp_path)
-    documents = importlib.import_module("phononbench_flows.documents")
     flows = importlib.import_module("phononbench_flows.flows")
     outputs = importlib.import_module("phononbench_flows.cluster.outputs")
-    potentials = importlib.import_module("phononbench_flows.potentials")
-    protocol = importlib.import_module("phononbench_flows.protocol").PRESETS["paper"]
+    screened = importlib.import_module("screened")
     store = importlib.import_module("phononbench_flows.store").open_store(f"mongo:{mongo_database}")
-    sha256 = potentials.identify("toy_potentials:lj").sha256
-    protocol_id = protocol.id_with(sha256)
-    for name, structure in {"fcc": fcc, "simple": simple_cubic}.items():
-        store.put(
-            documents.CrystalDocument(
-                key=f"toys-{name}@{protocol_id}",
-                id=f"toys-{name}",
-                set="toys",
-                source="",
-                source_sha256=None,
-                protocol_id=protocol_id,
-                protocol_name=protocol.name,
-                potential=documents.PotentialRecord(name="toy_potentials:lj", checkpoint_sha256=sha256),
-                stage="screened",
-                structure=structure.as_dict(),
-            )
-        )
-    maker = flows.StabilityFlowMaker.configured(store=store.spec, protocol=protocol, potential="toy_potentials:lj")
-    flow = maker.make([row["key"] for row in store.query({}, ["key"], sort={"key": 1})])
+    keys = screened.put_waiting(store, screened.crystal_set(), {"fcc": fcc, "simple": simple_cubic})
+    flow = flows.ChunkMaker(store=store.spec, potential=screened.TOY).make(keys)
     jobs = JobStore(outputs.OutputsStore(mongo_database))
     run_locally(flow, store=jobs, log=False, raise_immediately=True)
     assert {d.id: d.status for d in store.documents()} == {"toys-fcc": "stable", "toys-simple": "unstable"}
@@ -55,3 +40,36 @@ def test_the_flow_of_a_chunk_runs_under_jobflows_local_manager(
     assert {d.provenance.fw_id for d in store.documents()} == {None}
     with pytest.raises(ImportError):
         importlib.import_module("phononbench_flows.cluster.launch")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit", "crystals", "--set", "toys", "--potential", "toy_potentials:lj"],
+        ["worker"],
+        ["doctor"],
+        ["status", "--store", "mongo"],
+        ["janitor"],
+        ["init-db"],
+        ["launchpad", "--out", "my_launchpad.yaml"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_clusters_commands_say_what_to_install(no_fireworks, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli = importlib.import_module("phononbench_flows.cli")
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        "phononbench: this needs the package fireworks, which is not installed: "
+        "pip install 'phononbench-flows[fireworks]'"
+    )
+    assert result.stdout == ""
+
+
+def test_what_can_be_asked_without_fireworks_is_answered(no_fireworks, tmp_path):
+    cli = importlib.import_module("phononbench_flows.cli")
+    importlib.import_module("phononbench_flows.store").ResultsStore.open(tmp_path / "results").close()
+    result = CliRunner().invoke(cli.app, ["status", "--store", str(tmp_path / "results"), "--json"])
+    assert (result.exit_code, result.stdout.strip()) == (0, "[]")

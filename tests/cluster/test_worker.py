@@ -207,8 +207,8 @@ def _insert(lp, firework: dict) -> None:
 def test_a_worker_without_the_potential_takes_nothing(lp, mongo_database, tmp_path, monkeypatch):
     with ResultsStore.open(f"mongo:{mongo_database}") as store:
         add_chunk(lp, store, slow_crystals(store, 1, "toys"))
-    monkeypatch.setattr(makers.potentials, "find_source", _none_here)
-    makers.potentials._load.cache_clear()
+    monkeypatch.setattr(makers.potentials.registry, "find_source", _none_here)
+    makers.potentials.loading._load.cache_clear()
     assert "no potential 'toy_potentials:lj' here" in refusal(lp, tmp_path)
 
 

@@ -22,15 +22,14 @@ from jobflow import SETTINGS, Flow, JobStore
 from jobflow.managers.fireworks import flow_to_workflow
 from pymatgen.core import Element, Lattice, Structure
 from pymongo import monitoring
+from screened import TOY, crystal_set, put_waiting
 
-from phononbench_flows import potentials
+from phononbench_flows.cli import main
 from phononbench_flows.cluster.janitor import Limits, Report, look_after
 from phononbench_flows.cluster.launchpad import init_launchpad, launchpad_settings
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.cluster.worker import work
-from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.flows import StabilityFlowMaker, stages, time_limit
-from phononbench_flows.outcomes import Stage
+from phononbench_flows.flows import ChunkMaker, step_runs, time_limit
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import mongo_uri
@@ -62,7 +61,6 @@ def add(lp: LaunchPad, flow: Flow) -> list[int]:
 
 
 SMALL = Protocol.model_validate({"name": "small", "spectrum": {"path_points": 11, "mesh": [4, 4, 4]}})
-TOY = "toy_potentials:lj"
 
 
 def slow_crystals(store: ResultsStore, n: int, name: str, others: Mapping[int, str] | None = None) -> list[str]:
@@ -71,29 +69,11 @@ def slow_crystals(store: ResultsStore, n: int, name: str, others: Mapping[int, s
     Args:
         others: other elements, by the number of the crystal.
     """
-    sha256 = potentials.identify(TOY).sha256
-    protocol_id = SMALL.id_with(sha256)
-    documents = []
+    structures = {}
     for i in range(n):
         sites = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-        structure = Structure(Lattice.cubic(3.55 + 0.005 * i), [(others or {}).get(i, "Ar")] * 4, sites)
-        documents.append(
-            CrystalDocument(
-                key=document_key(f"{name}-{i}", protocol_id),
-                id=f"{name}-{i}",
-                set=name,
-                source=f"{i}.cif",
-                source_sha256=None,
-                protocol_id=protocol_id,
-                protocol_name=SMALL.name,
-                potential=PotentialRecord(name=TOY, checkpoint_sha256=sha256),
-                stage=Stage.SCREENED,
-                nsites=4,
-                structure=structure.as_dict(),
-            )
-        )
-    store.put(*documents)
-    return [document.key for document in documents]
+        structures[str(i)] = Structure(Lattice.cubic(3.55 + 0.005 * i), [(others or {}).get(i, "Ar")] * 4, sites)
+    return put_waiting(store, crystal_set(name, SMALL), structures)
 
 
 def add_chunk(
@@ -101,9 +81,9 @@ def add_chunk(
 ) -> list[int]:
     """Put the flow of a chunk on the LaunchPad, by default with one crystal in a call of the potential."""
     first = store.get(keys[0])
-    flow = StabilityFlowMaker.configured(
-        store=store.spec, protocol=SMALL, potential=TOY, device=device, batch_atoms=batch_atoms
-    ).make(keys)
+    protocol = SMALL.model_dump(mode="json")
+    maker = ChunkMaker(store=store.spec, protocol=protocol, potential=TOY, device=device, batch_atoms=batch_atoms)
+    flow = maker.make(keys)
     flow.update_metadata({"set": first.set, "protocol_id": first.protocol_id})
     return add(lp, flow)
 
@@ -191,7 +171,7 @@ class Held(monitoring.CommandListener):
             return name == "findAndModify" and command["findAndModify"] == "fireworks"
         if self.where == "middle":
             # The first write marks the crystals.
-            self.writes += name == "update" and command["update"] == "crystals"
+            self.writes += name == "update" and command["update"] == "calculations"
             return self.writes == 3
         state = command.get("update", {}).get("state") if name == "findAndModify" else None
         return state == "COMPLETED" and command["findAndModify"] == "launches"
@@ -210,8 +190,8 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         kill_after: end, as by the machine's failure, after so many of the database's answers; see KillAfter.
         held: before which command to wait for the file "go on"; see Held.
         deadly: element on which the potential takes the process with it.
-        finished: file that tells each crystal that finishes a stage, before it is written.
-        out_of_time_after: crystals that finish a stage before the worker's time is over.
+        finished: file that tells each crystal that finishes a step, before it is written.
+        out_of_time_after: crystals that finish a step before the worker's time is over.
         idle: of the worker.
     """
     logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())
@@ -228,6 +208,16 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
     SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
     Path(folder).mkdir(parents=True, exist_ok=True)
     work(connect(database), FWorker(), Path(folder), store=f"mongo:{database}", idle=options.get("idle", 0.0))
+
+
+def run_command(database: str, arguments: list[str], said: str) -> None:
+    """A command of ``phononbench`` in a process of its own; what it says goes to a file."""
+    with Path(said).open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
+    sys.argv = ["phononbench", *arguments]
+    main()
 
 
 class KillAfter(monitoring.CommandListener):
@@ -274,22 +264,22 @@ def _make_deadly(number: int) -> None:
 
 def _end_time_after(crystals: int) -> None:
     time_limit.begin_nothing_after(3600)
-    finish, left = stages._finish, count(crystals - 1, -1)
+    finish, left = step_runs._finish, count(crystals - 1, -1)
 
     def counted(*args) -> None:
         finish(*args)
         if next(left) == 0:
             time_limit.begin_nothing_after(0)
 
-    stages._finish = counted
+    step_runs._finish = counted
 
 
 def _tell_of(file: str) -> None:
-    finish = stages._finish
+    finish = step_runs._finish
 
     def told(document, *rest) -> None:
         with Path(file).open("a") as lines:
             lines.write(f"{document.key} {document.stage}\n")
         finish(document, *rest)
 
-    stages._finish = told
+    step_runs._finish = told

@@ -1,4 +1,4 @@
-"""Spectrum and verdict from DFT forces agree with what was published beside them."""
+"""Spectrum and assessment from DFT forces agree with what was published beside them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import phonopy
 import pytest
 
 from phononbench_flows.engine.spectrum import spectrum
-from phononbench_flows.engine.verdict import judge
 from phononbench_flows.protocol import PRESETS, Judgement, SpectrumSettings
+from phononbench_flows.stability import Evidence, Look, assess
 
 # The summary's meshes: the protocol's, and a coarser one for cells above 30 atoms. It rounds to 1e-4 THz.
 USUAL, LARGE = PRESETS["paper"].spectrum, SpectrumSettings(mesh=(6, 6, 6))
@@ -39,5 +39,7 @@ def test_minimum_on_the_mesh_is_the_published_one(shared_data):
         found = spectrum(load(folder / row["files"]), LARGE if int(row["n_unitcell"]) > 30 else USUAL)
         expected = float(row["min_freq_mesh_THz"])
         assert found.mesh.minimum == pytest.approx(expected, abs=2e-4), row["name"]
-        (verdict,) = judge(found, Judgement(q_points="mesh", threshold=-0.05, also=()))
-        assert verdict.stable == (expected >= -0.05), row["name"]
+        look = Look(frequency=found.mesh.minimum, q=found.mesh.minimum_q.tolist(), n_q=len(found.mesh.q), exact=False)
+        judgement = Judgement(q_points="mesh", threshold=-0.05, also=())
+        (assessment,) = assess(Evidence(looks={"mesh": look}), judgement)
+        assert assessment.stability == ("stable" if expected >= -0.05 else "unstable"), row["name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 from fireworks import Workflow
@@ -12,40 +13,25 @@ from jobflow.managers.fireworks import flow_to_workflow
 from jobflow.managers.local import run_locally
 from maggma.stores import MemoryStore
 from pymatgen.core import Structure
+from screened import TOY, crystal_set, put_waiting
 
-from phononbench_flows import potentials
-from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
-from phononbench_flows.flows import ForceConstantsMaker, RelaxMaker, SpectrumMaker, StabilityFlowMaker
-from phononbench_flows.flows.stages import WrongPotentialError
-from phononbench_flows.outcomes import Reason, Stage, Status
-from phononbench_flows.protocol import PRESETS, load_protocol
+from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepMaker, machine
+from phononbench_flows.flows.step_runs import WrongPotentialError
+from phononbench_flows.outcomes import SCREENED, Reason, Status
+from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
+from phononbench_flows.steps import ALWAYS
 from phononbench_flows.store import ResultsStore
 
 PAPER = PRESETS["paper"]
-TOY = "toy_potentials:lj"
 
 
-def waiting(store: ResultsStore, structures: list[Structure], protocol=PAPER, potential=TOY) -> list[str]:
-    sha256 = potentials.identify(potential).sha256
-    protocol_id = protocol.id_with(sha256)
-    keys = []
-    for i, structure in enumerate(structures):
-        crystal_id = f"toys-{i}"
-        document = CrystalDocument(
-            key=document_key(crystal_id, protocol_id),
-            id=crystal_id,
-            set="toys",
-            source=f"{i}.cif",
-            source_sha256=None,
-            protocol_id=protocol_id,
-            protocol_name=protocol.name,
-            potential=PotentialRecord(name=potential, checkpoint_sha256=sha256, dtype="float64", device="cpu"),
-            stage=Stage.SCREENED,
-            structure=structure.as_dict(),
-        )
-        store.put(document)
-        keys.append(document.key)
-    return keys
+def waiting(store: ResultsStore, structures: list[Structure], protocol: Protocol = PAPER) -> list[str]:
+    return put_waiting(store, crystal_set(protocol=protocol), {str(i): each for i, each in enumerate(structures)})
+
+
+def chunk_maker(store: ResultsStore, protocol: Protocol = PAPER, potential: str = TOY) -> ChunkMaker:
+    return ChunkMaker(store=store.spec, protocol=protocol.model_dump(mode="json"), potential=potential, device="cpu")
 
 
 @pytest.fixture
@@ -64,52 +50,87 @@ def back_from_the_launchpad(flow: Flow) -> Flow:
     return Flow(jobs)
 
 
-def run(flow) -> None:
-    run_locally(flow, store=JobStore(MemoryStore()), log=False, raise_immediately=True)
+def run(flow) -> dict:
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    return run_locally(flow, store=store, log=False, raise_immediately=True)
 
 
-@pytest.mark.parametrize("maker", [RelaxMaker, ForceConstantsMaker, SpectrumMaker, StabilityFlowMaker])
-def test_makers_survive_fireworks_own_serialisation(maker):
-    given = {"kind": "embedded", "path": "/somewhere"}
-    made = (
-        StabilityFlowMaker.configured(store=given, protocol=PAPER, potential=TOY, device="cpu", batch_atoms=7)
-        if maker is StabilityFlowMaker
-        else maker(store=given)
+@pytest.mark.parametrize("step", ALWAYS)
+def test_a_steps_maker_survives_fireworks_own_serialisation(step):
+    made = StepMaker(
+        name="a step",
+        step=step,
+        protocol=PAPER.model_copy(update={"name": "mine"}).model_dump(mode="json"),
+        store={"kind": "embedded", "path": "/somewhere"},
+        potential=TOY,
+        potential_settings={"accelerated": True, "modal": "omat24"},
+        device="cuda:1",
+        batch_atoms=7,
     )
-    flow = made.make(["a@p", "b@p"])
-    restored = back_from_the_launchpad(flow if isinstance(flow, Flow) else Flow([flow]))
-    assert len(restored.jobs) == (3 if maker is StabilityFlowMaker else 1)
+    # A field that were lost would come back as its default.
+    assert all(getattr(made, each.name) != each.default for each in fields(made) if each.name != "step")
+    (job,) = back_from_the_launchpad(Flow([made.make(["a@p", "b@p"])])).jobs
+    assert (job.maker, job.name) == (made, "a step")
+    assert list(job.function_args) == [["a@p", "b@p"]]
+
+
+def test_a_chunks_maker_survives_fireworks_own_serialisation_and_makes_a_job_for_each_step():
+    given = {
+        "store": {"kind": "embedded", "path": "/somewhere"},
+        "protocol": PAPER.model_dump(mode="json"),
+        "potential": TOY,
+        "potential_settings": {"accelerated": True},
+        "device": "cpu",
+        "batch_atoms": 7,
+    }
+    restored = back_from_the_launchpad(ChunkMaker(**given).make(["a@p", "b@p"]))
+    assert [job.name for job in restored.jobs] == ["relaxation", "force constants", "spectrum"]
+    assert [job.maker.step for job in restored.jobs] == list(ALWAYS)
     for job in restored.jobs:
-        assert job.maker == (getattr(made, job.name.replace(" ", "_")) if maker is StabilityFlowMaker else made)
-        assert job.maker.store == given
-        assert job.maker.protocol == PAPER.model_dump(mode="json")
+        assert job.maker.store == given["store"]
+        assert job.maker.protocol == given["protocol"]
+    of_the_potential = ("potential", "potential_settings", "device", "batch_atoms")
+    *computing, last = restored.jobs
+    for job in computing:
+        assert {name: getattr(job.maker, name) for name in of_the_potential} == {n: given[n] for n in of_the_potential}
+    assert (last.maker.potential, last.maker.potential_settings) == (None, {}), "a spectrum needs no potential"
+
+
+def test_a_chunks_maker_takes_keys_and_names_the_maker_for_a_structure(fcc):
+    for given in (fcc, [fcc], "a@p", ("a@p",)):
+        with pytest.raises(TypeError, match="StabilityMaker"):
+            ChunkMaker().make(given)
 
 
 def test_a_chunk_is_judged_and_each_crystal_written(store, fcc, simple_cubic):
     poisoned = Structure(fcc.lattice, ["Kr"] * 4, fcc.frac_coords)
     keys = waiting(store, [fcc, simple_cubic, poisoned])
-    flow = StabilityFlowMaker.configured(store=store.spec, protocol=PAPER, potential=TOY, device="cpu").make(keys)
+    flow = chunk_maker(store).make(keys)
     run(back_from_the_launchpad(flow))
     stable, unstable, failed = (store.get(key) for key in keys)
-    assert (stable.status, stable.stage) == (Status.STABLE, Stage.JUDGED)
-    assert (unstable.status, unstable.stage) == (Status.UNSTABLE, Stage.JUDGED)
-    assert (failed.status, failed.reason, failed.stage) == (Status.FAILED, Reason.EXCEPTION, Stage.SCREENED)
+    assert (stable.status, stable.stage) == (Status.STABLE, "spectrum")
+    assert (unstable.status, unstable.stage) == (Status.UNSTABLE, "spectrum")
+    assert (failed.status, failed.reason, failed.stage) == (Status.FAILED, Reason.EXCEPTION, SCREENED)
     assert stable.symmetry_relaxed.number == 225
-    assert [v.threshold for v in stable.verdicts] == [-1e-3, -0.1]
-    assert unstable.phonon.path.frequency < -1
+    assert [(each.threshold, each.stability) for each in stable.assessments] == [(-1e-3, "stable"), (-0.1, "stable")]
+    assert [each.stability for each in unstable.assessments] == ["unstable", "unstable"]
+    assert set(unstable.evidence.looks) == {"path", "mesh", "commensurate"}
+    assert unstable.evidence.looks["path"].frequency < -1
+    assert unstable.minimum == unstable.evidence.looks["path"]
+    assert (failed.minimum, failed.assessments, failed.arrays) == (None, [], {})
     assert unstable.phonon.n_imaginary > 0
-    assert set(stable.timings) == {"relaxed", "force_constants", "judged"}
+    assert set(stable.timings) == set(ALWAYS)
     assert stable.provenance.job_uuid == flow.jobs[-1].uuid
-    assert store.blobs.get(stable.band_structure)["frequencies"].shape[1] == 3
-    assert store.blobs.get(stable.force_constants)["array"].shape == (1, 32, 3, 3)
+    assert store.blobs.get(stable.arrays["band_structure"])["frequencies"].shape[1] == 3
+    assert store.blobs.get(stable.arrays["force_constants"])["array"].shape == (1, 32, 3, 3)
 
 
 def test_a_stage_computes_only_what_is_missing(store, fcc, simple_cubic, monkeypatch, tmp_path):
     log = tmp_path / "log"
     monkeypatch.setenv("TOY_LOG", str(log))
     keys = waiting(store, [fcc, simple_cubic])
-    maker = StabilityFlowMaker.configured(store=store.spec, protocol=PAPER, potential=TOY, device="cpu")
-    run(maker.relax.make(keys[:1]))
+    maker = chunk_maker(store)
+    run(StepMaker(store=store.spec, potential=TOY, device="cpu").make(keys[:1]))
     before = store.get(keys[0])
     first = len(log.read_text().splitlines())
     run(maker.make(keys))
@@ -123,9 +144,7 @@ def test_a_stage_computes_only_what_is_missing(store, fcc, simple_cubic, monkeyp
 
 def test_a_worker_with_another_checkpoint_stops_and_touches_nothing(store, fcc):
     keys = waiting(store, [fcc])
-    flow = StabilityFlowMaker.configured(
-        store=store.spec, protocol=PAPER, potential="toy_potentials:lj32", device="cpu"
-    )
+    flow = chunk_maker(store, potential="toy_potentials:lj32")
     with pytest.raises(WrongPotentialError, match="checkpoint"):
         run(flow.make(keys))
     assert store.get(keys[0]).status == Status.PENDING
@@ -136,5 +155,60 @@ def test_the_protocol_travels_with_the_flow(store, fcc, tmp_path):
     file.write_text("force_constants: {supercell: [1, 1, 1]}\n")
     protocol = load_protocol(str(file))
     keys = waiting(store, [fcc], protocol)
-    run(StabilityFlowMaker.configured(store=store.spec, protocol=protocol, potential=TOY, device="cpu").make(keys))
+    run(chunk_maker(store, protocol).make(keys))
     assert store.get(keys[0]).phonon.supercell_natoms == 4
+
+
+# Any other protocol travels as plain JSON.
+@pytest.mark.parametrize("protocol", ["paper", PAPER.model_copy(update={"name": "mine"}).model_dump(mode="json")])
+def test_the_maker_for_one_crystal_survives_fireworks_own_serialisation(protocol, fcc, simple_cubic):
+    maker = StabilityMaker(potential=TOY, protocol=protocol, device="cpu", batch_atoms=64)
+    for structure, stability in ((fcc, "stable"), (simple_cubic, "unstable")):
+        flow = back_from_the_launchpad(maker.make(structure))
+        ((response,),) = [list(each.values()) for each in run(flow).values()]
+        assert (response.output.stability, response.output.is_stable) == (stability, stability == "stable")
+        assert response.stop_children == (stability != "stable")
+
+
+def test_whoever_finds_the_machine_broken_leaves_word_for_the_worker(store, fcc, monkeypatch):
+    monkeypatch.setattr(machine, "_broken", [])
+    monkeypatch.setenv("TOY_BREAKS_AT", "1")
+    assert machine.found_broken() is None
+    keys = waiting(store, [fcc])
+    for flow in (chunk_maker(store).make(keys), StabilityMaker(potential=TOY, device="cpu").make(fcc)):
+        with pytest.raises(MachineError, match="illegal memory access"):
+            run(flow)
+        assert machine.found_broken() == "the device failed: CUDA error: an illegal memory access was encountered"
+        machine._broken.clear()
+    assert (store.get(keys[0]).status, store.get(keys[0]).attempts) == (Status.PENDING, 0)
+
+
+def test_after_an_error_of_the_device_a_healthy_crystal_comes_first(store, fcc, monkeypatch):
+    keys = waiting(store, [fcc])
+    (document,) = store.documents()
+    document.device_errors = 1
+    store.put(document)
+    monkeypatch.setenv("TOY_OUT_OF_ORDER", "1")
+    with pytest.raises(MachineError, match="the device failed before, and a healthy crystal fails too"):
+        run(chunk_maker(store).make(keys))
+    (document,) = store.documents()
+    assert (document.status, document.attempts, document.device_errors) == ("pending", 0, 1), (
+        "nothing speaks against it"
+    )
+    monkeypatch.delenv("TOY_OUT_OF_ORDER")
+    run(chunk_maker(store).make(keys))
+    (document,) = store.documents()
+    assert (document.status, document.device_errors) == ("stable", 0)
+
+
+def test_a_crystal_whose_arrays_are_gone_fails_alone(store, fcc, cu3au):
+    keys = waiting(store, [fcc, cu3au])
+    maker = chunk_maker(store)
+    for step in ("relaxation", "force_constants"):
+        run(Flow([maker._step_maker(step).make(keys)]))
+    first, _ = store.documents(sort={"key": 1})
+    store.blobs.path(first.arrays["force_constants"]).unlink()
+    run(maker.make(keys))
+    found = {d.id: (d.status, d.reason) for d in store.documents()}
+    assert found == {"toys-0": ("failed", "exception"), "toys-1": ("stable", None)}
+    assert "is missing" in store.get(first.key).detail

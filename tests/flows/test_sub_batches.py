@@ -8,12 +8,16 @@ import signal
 import time
 
 import pytest
+from screened import blank, crystal_set
 
-from phononbench_flows.documents import CrystalDocument, PotentialRecord, document_key
+from phononbench_flows.documents import CalculationDocument
+from phononbench_flows.engine.batch import DeviceError
 from phononbench_flows.flows import sub_batches, time_limit
-from phononbench_flows.flows.sub_batches import OutOfTimeError, by_attempts, set_aside, work_through
-from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.flows.sub_batches import OutOfTimeError, Waiting, by_suspicion, set_aside, work_through
+from phononbench_flows.outcomes import SCREENED, Reason, Status
 from phononbench_flows.store import ResultsStore
+
+PACE = ("relaxation", "protocol", "potential", "cpu")
 
 
 @pytest.fixture
@@ -25,45 +29,37 @@ def store(tmp_path):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     monkeypatch.setattr(time_limit, "_state", time_limit._State())
-    monkeypatch.setattr(sub_batches, "_pace", {})
+    monkeypatch.setattr(sub_batches, "_throughput", {})
 
 
-def crystals(store: ResultsStore, attempts: list[int]) -> list[CrystalDocument]:
-    documents = [
-        CrystalDocument(
-            key=document_key(f"toys-{i}", "p"),
-            id=f"toys-{i}",
-            set="toys",
-            source=f"{i}.cif",
-            source_sha256=None,
-            protocol_id="p",
-            protocol_name="paper",
-            potential=PotentialRecord(name="toy", checkpoint_sha256="0" * 64),
-            stage=Stage.SCREENED,
-            attempts=n,
-            nsites=1,
-        )
-        for i, n in enumerate(attempts)
-    ]
+def crystals(store: ResultsStore, attempts: list[int]) -> list[CalculationDocument]:
+    documents = [blank(crystal_set(), str(i)) for i in range(len(attempts))]
+    for document, n in zip(documents, attempts, strict=True):
+        document.stage, document.attempts, document.nsites = SCREENED, n, 1
     store.put(*documents)
     return documents
 
 
+def by_id(store: ResultsStore, crystal_id: str) -> CalculationDocument:
+    (found,) = store.documents({"id": crystal_id})
+    return found
+
+
 class Engine:
-    """Computes crystals: ends each stage but for those that kill it."""
+    """Computes crystals: ends the step of each but for those that kill it."""
 
     def __init__(self, store: ResultsStore, deadly: set[str] = frozenset(), sleep=lambda seconds: None) -> None:
         self.store, self.deadly, self.sleep = store, deadly, sleep
         self.sub_batches: list[list[str]] = []
 
-    def __call__(self, sub_batch: list[CrystalDocument]) -> None:
+    def __call__(self, sub_batch: list[CalculationDocument]) -> None:
         self.sub_batches.append([d.id for d in sub_batch])
         for document in sub_batch:
             assert self.store.get(document.key).attempts == document.attempts > 0
             if document.id in self.deadly:
                 raise Killed
             self.sleep(1.0)
-            document.stage, document.attempts = Stage.RELAXED, 0
+            document.stage, document.attempts = "relaxation", 0
             self.store.put(document)
 
 
@@ -72,7 +68,7 @@ class Killed(BaseException):
 
 
 def run(documents, store, engine) -> bool:
-    return work_through(documents, store, Stage.SCREENED, engine, lambda d: 1.0)
+    return work_through(documents, Waiting(store, SCREENED), engine, cost=lambda d: 1.0, pace=PACE)
 
 
 def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
@@ -105,9 +101,9 @@ def test_all_fresh_crystals_come_together_and_marks_go_with_the_stage(store):
 
 
 def test_those_that_were_there_at_a_kill_come_later_and_alone():
-    documents = [CrystalDocument.model_construct(id=str(i), attempts=n) for i, n in enumerate([2, 1, 0, 1, 0])]
-    assert [[d.id for d in sub_batch] for sub_batch in by_attempts(documents)] == [["2", "4"], ["1"], ["3"], ["0"]]
-    assert list(by_attempts([])) == []
+    documents = [CalculationDocument.model_construct(id=str(i), attempts=n) for i, n in enumerate([2, 1, 0, 1, 0])]
+    assert [[d.id for d in sub_batch] for sub_batch in by_suspicion(documents)] == [["2", "4"], ["1"], ["3"], ["0"]]
+    assert list(by_suspicion([])) == []
 
 
 def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighbours_come_through(store, monkeypatch):
@@ -115,22 +111,54 @@ def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighb
     engine = Engine(store, deadly={"toys-5"})
     for _ in range(4):
         killed_run(store, engine, monkeypatch)
-        assert store.get("toys-5@p").status == Status.PENDING
+        assert by_id(store, "toys-5").status == Status.PENDING
     killed_run(store, engine, monkeypatch)
-    culprit = store.get("toys-5@p")
-    assert (culprit.status, culprit.reason, culprit.stage) == (Status.FAILED, Reason.KILLED_WORKER, Stage.SCREENED)
+    culprit = by_id(store, "toys-5")
+    assert (culprit.status, culprit.reason, culprit.stage) == (Status.FAILED, Reason.KILLED_WORKER, SCREENED)
     assert "3 workers" in culprit.detail
     assert engine.sub_batches.count(["toys-5"]) == 3
     others = list(store.documents({"id": {"$ne": "toys-5"}}))
-    assert {(d.stage, d.status, d.attempts) for d in others} == {(Stage.RELAXED, Status.PENDING, 0)}
+    assert {(d.stage, d.status, d.attempts) for d in others} == {("relaxation", Status.PENDING, 0)}
     assert len(others) == 11
+
+
+def test_an_error_of_the_device_is_laid_to_nobody_until_one_is_alone_with_it_time_and_again(store):
+    crystals(store, [0] * 5)
+    engine = Engine(store)
+    tried = []
+
+    def device(sub_batch):
+        tried.append([d.id for d in sub_batch])
+        if "toys-2" in tried[-1]:
+            raise DeviceError("an illegal memory access")
+        for document in sub_batch:
+            document.device_errors = 0
+        engine(sub_batch)
+
+    processes = 0
+    while waiting := set_aside(
+        list(store.documents({"status": "pending", "stage": "screened"}, sort={"key": 1})), store
+    ):
+        processes += 1
+        with pytest.raises(DeviceError):
+            run(waiting, store, device)
+        assert {d.attempts for d in store.documents()} == {0}
+    everybody = [f"toys-{i}" for i in range(5)]
+    # Twice together, then alone: those before it end, it meets the error, and those after it end in the next process.
+    assert tried[:2] == [everybody, everybody]
+    assert all(len(sub_batch) == 1 for sub_batch in tried[2:])
+    assert tried.count(["toys-2"]) == 3
+    assert processes == 5
+    culprit = by_id(store, "toys-2")
+    assert (culprit.status, culprit.reason) == (Status.FAILED, Reason.KILLED_WORKER)
+    assert store.count({"stage": "relaxation", "status": "pending"}) == 4
 
 
 def test_an_error_that_the_worker_outlives_counts_for_nothing(store):
     documents = crystals(store, [0, 0, 1])
 
     def failing(sub_batch):
-        sub_batch[0].stage, sub_batch[0].attempts = Stage.RELAXED, 0
+        sub_batch[0].stage, sub_batch[0].attempts = "relaxation", 0
         store.put(sub_batch[0])
         raise OSError("no space left on device")
 
@@ -142,12 +170,12 @@ def test_an_error_that_the_worker_outlives_counts_for_nothing(store):
 def test_what_another_worker_has_done_meanwhile_is_left_as_it_is(store):
     stale = crystals(store, [0, 0, 0])
     for document in store.documents({"id": {"$in": ["toys-0", "toys-1"]}}):
-        document.stage, document.status = Stage.JUDGED, Status.STABLE
+        document.stage, document.status = "spectrum", Status.STABLE
         store.put(document)
     engine = Engine(store)
     assert run(stale, store, engine)
     assert engine.sub_batches == [["toys-2"]]
-    assert [d.stage for d in store.documents(sort={"key": 1})] == ["judged", "judged", "relaxed"]
+    assert [d.stage for d in store.documents(sort={"key": 1})] == ["spectrum", "spectrum", "relaxation"]
 
 
 def test_near_the_end_of_the_slurm_job_nothing_is_begun(store, monkeypatch):
@@ -187,15 +215,26 @@ def test_the_rest_is_left_when_time_runs_out_on_the_way(store, monkeypatch):
     # Four to see how long one takes, then always half of what the time left allows.
     assert [len(sub_batch) for sub_batch in engine.sub_batches] == [4, 8, 4, 2, 1, 1]
     assert clock.now == 1e9 + 20.0
-    assert store.count({"stage": "relaxed"}) == 20
+    assert store.count({"stage": "relaxation"}) == 20
     assert store.count({"attempts": {"$gt": 0}}) == 0
 
 
 def test_a_crystal_longer_than_the_time_left_is_not_begun(store):
     time_limit.begin_nothing_after(10.0)
-    sub_batches._pace[Stage.SCREENED] = 11.0
+    sub_batches._throughput[PACE] = 1 / 11.0
     with pytest.raises(OutOfTimeError):
         run(crystals(store, [0]), store, Engine(store))
+
+
+def test_the_throughput_of_another_step_protocol_potential_or_device_says_nothing(store):
+    time_limit.begin_nothing_after(10.0)
+    for place in range(len(PACE)):
+        other = (*PACE[:place], "another", *PACE[place + 1 :])
+        sub_batches._throughput[other] = 1 / 11.0
+    engine = Engine(store)
+    assert run(crystals(store, [0] * 5), store, engine)
+    assert [len(sub_batch) for sub_batch in engine.sub_batches] == [4, 1]
+    assert set(sub_batches._throughput) > {PACE}
 
 
 def test_without_a_limit_there_is_all_the_time(monkeypatch):
@@ -232,11 +271,11 @@ def test_after_the_grace_a_portion_is_left_without_a_mark(store, signals, monkey
     documents = crystals(store, [0, 0])
 
     def endless(sub_batch):
-        sub_batch[0].stage, sub_batch[0].attempts = Stage.RELAXED, 0
+        sub_batch[0].stage, sub_batch[0].attempts = "relaxation", 0
         store.put(sub_batch[0])
         os.kill(os.getpid(), signal.SIGTERM)
         while True:
             time.sleep(0.01)
 
     assert not run(documents, store, endless)
-    assert [(d.stage, d.attempts) for d in store.documents(sort={"key": 1})] == [("relaxed", 0), ("screened", 0)]
+    assert [(d.stage, d.attempts) for d in store.documents(sort={"key": 1})] == [("relaxation", 0), ("screened", 0)]

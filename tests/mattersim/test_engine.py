@@ -16,10 +16,11 @@ from phononbench_flows import potentials
 from phononbench_flows.engine.force_constants import force_constants
 from phononbench_flows.engine.relax import Relaxed, relax
 from phononbench_flows.engine.spectrum import spectrum
-from phononbench_flows.engine.verdict import judge
 from phononbench_flows.protocol import PRESETS
+from phononbench_flows.stability import Evidence, Look, assess
 
 PAPER = PRESETS["paper"]
+pytestmark = pytest.mark.mattersim
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,10 @@ def test_trained_metals_come_out_stable_and_as_stiff_as_the_teacher(loaded):
     constants = force_constants([r.structure for r in relaxed], loaded.model, PAPER.force_constants)
     for result, found in zip(relaxed, constants, strict=True):
         seen = spectrum(found.phonopy(), PAPER.spectrum)
-        assert [v.stable for v in judge(seen, PAPER.judgement)] == [True, True]
+        at = seen.at(PAPER.judgement.q_points)
+        look = Look(frequency=at.minimum, q=at.minimum_q.tolist(), n_q=len(at.q), exact=False)
+        assessments = assess(Evidence(looks={PAPER.judgement.q_points: look}), PAPER.judgement)
+        assert [each.stability for each in assessments] == ["stable", "stable"]
         teacher = teachers_highest_frequency(displace(result.structure, PAPER.force_constants))
         assert seen.path.values.max() == pytest.approx(teacher, rel=0.15)
 
@@ -87,3 +91,23 @@ def test_the_checkpoint_is_identified(loaded, small_mattersim_checkpoint):
     assert loaded.dtype == "float32"
     assert "Cu" in loaded.elements
     assert "Po" not in loaded.elements
+
+
+@pytest.mark.slow
+def test_compiled_it_gives_the_same(small_mattersim_checkpoint, loaded):
+    """On the CPU, where only this test compiles: the setting asks for a GPU."""
+    source = potentials.find_source(str(small_mattersim_checkpoint))
+    compiled = source.load(small_mattersim_checkpoint, torch.device("cpu"), compile=True)
+    for repeats in (1, 2, 3):  # its graph is compiled for any number of atoms
+        crystals = [bulk("Cu", cubic=True) * (repeats, 1, 1), bulk("Ni", cubic=True)]
+        for atoms in crystals:
+            atoms.rattle(0.05, seed=repeats)
+        state = ts.initialize_state(crystals, torch.device("cpu"), torch.float64)
+        plain, fast = loaded.model(state), compiled(state)
+        assert torch.allclose(plain["forces"], fast["forces"], atol=1e-5)
+        assert torch.allclose(plain["stress"], fast["stress"], atol=1e-6)
+
+
+def test_compiling_needs_a_gpu(small_mattersim_checkpoint):
+    with pytest.raises(potentials.PotentialError, match="compile needs a GPU"):
+        potentials.load(str(small_mattersim_checkpoint), "cpu", {"compile": True})

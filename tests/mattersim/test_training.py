@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 
+pytestmark = pytest.mark.mattersim
+
+
 @pytest.fixture(scope="module")
 def student(small_mattersim_checkpoint: Path) -> MatterSimCalculator:
     """MatterSim's calculator in float64, with the small checkpoint."""

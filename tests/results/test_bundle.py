@@ -17,10 +17,24 @@ import synthetic
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
-from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.documents import CalculationDocument, CrystalDocument
 from phononbench_flows.protocol import Judgement, Protocol
-from phononbench_flows.results.bundle import DOCUMENTS, MANIFEST, PROTOCOL, SET, BundleError, pack, unpack, verify
+from phononbench_flows.results.bundle import (
+    CRYSTALS,
+    DOCUMENTS,
+    MANIFEST,
+    PROTOCOL,
+    SET,
+    BundleError,
+    pack,
+    unpack,
+    verify,
+)
+from phononbench_flows.stability import Evidence
+from phononbench_flows.steps.passing import conclude
 from phononbench_flows.store import ResultsStore
+
+PARTS = ("rejected", "duplicate", "known", "failed", "judged")
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +67,19 @@ def rewritten(path: Path, out: Path, change: Callable[[dict[str, bytes]], None])
     return out
 
 
-def documents_of(members: dict[str, bytes]) -> list[dict]:
-    return [json.loads(line) for line in gzip.decompress(members[DOCUMENTS]).splitlines()]
+def documents_of(members: dict[str, bytes], name: str = DOCUMENTS) -> list[dict]:
+    return [json.loads(line) for line in gzip.decompress(members[name]).splitlines()]
 
 
-def with_documents(members: dict[str, bytes], documents: list[dict]) -> None:
-    members[DOCUMENTS] = gzip.compress("".join(json.dumps(each) + "\n" for each in documents).encode())
+def with_documents(members: dict[str, bytes], documents: list[dict], name: str = DOCUMENTS) -> None:
+    members[name] = gzip.compress("".join(json.dumps(each) + "\n" for each in documents).encode())
 
 
 def test_a_bundle_verifies(packed):
     manifest = verify(packed)
     assert manifest.set == "Alpha"
     assert manifest.counts["generated"] == 20
-    parts = ("rejected", "duplicate", "known", "failed", "judged")
-    assert sum(manifest.counts[part] for part in parts) == 20
+    assert sum(manifest.counts[part] for part in PARTS) == 20
     assert manifest.checkpoint_sha256 == synthetic.CHECKPOINT
     assert manifest.protocol_id == synthetic.PROTOCOL_ID
 
@@ -74,12 +87,20 @@ def test_a_bundle_verifies(packed):
 def test_what_is_in_it(packed, folder):
     with zipfile.ZipFile(packed) as bundle, ResultsStore.open(folder) as store:
         names = bundle.namelist()
-        judged = [d for d in store.documents({"set": "Alpha"}, sort={"id": 1}) if d.band_structure is not None]
-        refs = {ref for d in judged for ref in (d.band_structure.sha256, d.force_constants.sha256)}
+        judged = [d for d in store.documents({"set": "Alpha"}, sort={"id": 1}) if d.arrays]
+        assert {name for d in judged for name in d.arrays} == {"band_structure", "force_constants"}
+        refs = {ref.sha256 for d in judged for ref in d.arrays.values()}
         assert {name.split("/")[-1].removesuffix(".npz") for name in names if name.startswith("blobs/")} == refs
         lines = gzip.decompress(bundle.read(DOCUMENTS)).splitlines()
-        documents = [CrystalDocument.model_validate_json(line) for line in lines]
+        documents = [CalculationDocument.model_validate_json(line) for line in lines]
         assert documents == list(store.documents({"set": "Alpha"}, sort={"id": 1}))
+        lines = gzip.decompress(bundle.read(CRYSTALS)).splitlines()
+        crystals = [CrystalDocument.model_validate_json(line) for line in lines]
+        assert [crystal.id for crystal in crystals] == [document.id for document in documents]
+        assert {crystal.id: crystal for crystal in crystals} == {
+            c.id: c for c in store.crystals(c.id for c in crystals)
+        }
+        assert sum(crystal.structure is not None for crystal in crystals) > len(judged)
         frames = io.StringIO(gzip.decompress(bundle.read("relaxed.extxyz.gz")).decode())
         assert [atoms.info["id"] for atoms in ase.io.read(frames, ":", format="extxyz")] == [d.id for d in judged]
         assert json.loads(bundle.read(SET))["model"] == "Model Alpha"
@@ -170,7 +191,33 @@ def _other_verdict(documents: list[dict]) -> None:
 
 def _other_frequency(documents: list[dict]) -> None:
     judged = _first_judged(documents)
-    judged["phonon"]["judged"]["frequency"] = 0.0 if judged["status"] == "unstable" else -5.0
+    other = 0.0 if judged["status"] == "unstable" else -5.0
+    judged["evidence"]["looks"]["path"]["frequency"] = judged["minimum"]["frequency"] = other
+
+
+def _other_minimum(documents: list[dict]) -> None:
+    _first_judged(documents)["minimum"]["frequency"] = -0.05
+
+
+def _other_assessment(documents: list[dict]) -> None:
+    _first_judged(documents)["assessments"][1].update(stability="undecided")
+
+
+def _less_assessments(documents: list[dict]) -> None:
+    _first_judged(documents)["assessments"].pop()
+
+
+def _no_look(documents: list[dict]) -> None:
+    del _first_judged(documents)["evidence"]["looks"]["path"]
+
+
+def _no_number(documents: list[dict]) -> None:
+    judged = _first_judged(documents)
+    judged["evidence"]["looks"]["path"]["frequency"] = judged["minimum"]["frequency"] = float("nan")
+
+
+def _undecided(documents: list[dict]) -> None:
+    _first_judged(documents).update(status="undecided")
 
 
 def _other_set(documents: list[dict]) -> None:
@@ -195,7 +242,7 @@ def _pending(documents: list[dict]) -> None:
 
 
 def _other_bands(documents: list[dict]) -> None:
-    _first_judged(documents)["band_structure"]["sha256"] = "0" * 64
+    _first_judged(documents)["arrays"]["band_structure"]["sha256"] = "0" * 64
 
 
 def _twice(documents: list[dict]) -> None:
@@ -207,6 +254,12 @@ def _twice(documents: list[dict]) -> None:
     [
         (_other_verdict, "verdict"),
         (_other_frequency, "verdict"),
+        (_other_minimum, "verdict"),
+        (_other_assessment, "verdict"),
+        (_less_assessments, "verdict"),
+        (_no_look, "verdict"),
+        (_no_number, "verdict"),
+        (_undecided, "verdict"),
         (_other_set, "is of set"),
         (_other_key, "key"),
         (_other_protocol, "names protocol"),
@@ -214,8 +267,9 @@ def _twice(documents: list[dict]) -> None:
         (_pending, "not finished"),
         (_other_bands, "not in both"),
         (_twice, "twice"),
-        (lambda documents: documents.pop(), "manifest.json: 'counts'"),
-        (lambda documents: documents[0].update(status="good"), "no crystal document"),
+        (lambda documents: documents.pop(), "does not hold one crystal for each"),
+        (lambda documents: documents[0].update(status="good"), "line 1, is no CalculationDocument"),
+        (lambda documents: documents[3].update(formula_pretty="Xx"), "differ in 'formula_pretty'"),
     ],
 )
 def test_what_does_not_hold_together_is_refused(packed, tmp_path, change, words):
@@ -226,6 +280,83 @@ def test_what_does_not_hold_together_is_refused(packed, tmp_path, change, words)
 
     with pytest.raises(BundleError, match=words):
         verify(rewritten(packed, tmp_path / "forged.zip", forge))
+
+
+def _crystal_less(crystals: list[dict]) -> None:
+    crystals.pop()
+
+
+def _crystal_twice(crystals: list[dict]) -> None:
+    crystals[4] = crystals[3]
+
+
+def _other_source(crystals: list[dict]) -> None:
+    crystals[3]["origin"]["sha256"] = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_crystal_less, "crystals.jsonl.gz does not hold one crystal for each of documents.jsonl.gz"),
+        (lambda crystals: crystals.append(crystals[-1]), "does not hold one crystal for each"),
+        (_crystal_twice, "differ in"),
+        (_other_source, "differ in 'origin'"),
+        (lambda crystals: crystals[0].update(condition={"band_gap": 1.0}), "differ in 'condition'"),
+        (lambda crystals: crystals[0].update(stability="stable"), "line 1, is no CrystalDocument"),
+    ],
+)
+def test_crystals_that_do_not_belong_to_the_documents_are_refused(packed, tmp_path, change, words):
+    def forge(members: dict[str, bytes]) -> None:
+        crystals = documents_of(members, CRYSTALS)
+        change(crystals)
+        with_documents(members, crystals, CRYSTALS)
+
+    with pytest.raises(BundleError, match=words):
+        verify(rewritten(packed, tmp_path / "forged.zip", forge))
+
+
+def test_a_document_less_is_a_count_less(packed, tmp_path):
+    def forge(members: dict[str, bytes]) -> None:
+        for name in (DOCUMENTS, CRYSTALS):
+            with_documents(members, documents_of(members, name)[:-1], name)
+
+    with pytest.raises(BundleError, match=r"manifest\.json: 'counts'"):
+        verify(rewritten(packed, tmp_path / "forged.zip", forge))
+
+
+def test_a_store_that_lacks_a_crystal_is_not_packed(tmp_path):
+    with synthetic.fill(tmp_path / "store", 12) as store:
+        store._crystals.remove_docs({"id": "Alpha-00003"})
+        with pytest.raises(BundleError, match="the store lacks the crystal Alpha-00003"):
+            pack(store, "Alpha", tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_a_crystal_that_was_read_anew_since_is_not_packed(tmp_path):
+    with synthetic.fill(tmp_path / "store", 12) as store:
+        crystal = store.crystal("Alpha-00003")
+        crystal.condition = {"band_gap": 1.0}
+        store.put_crystals(crystal)
+        with pytest.raises(BundleError, match="the crystal Alpha-00003 has changed its 'condition' since Alpha-00003@"):
+            pack(store, "Alpha", tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_undecided_crystals_are_packed_too(tmp_path):
+    with synthetic.fill(tmp_path / "store", 30) as store:
+        document = next(store.documents({"set": "Alpha", "status": "stable"}))
+        looks = {place: look for place, look in document.evidence.looks.items() if place != "path"}
+        document.evidence = Evidence(looks=looks)
+        conclude(document, synthetic.PROTOCOL)
+        assert document.status == "undecided"
+        store.put(document)
+        counts = pack(store, "Alpha", tmp_path / "x.zip").counts
+        assert (counts["undecided"], counts["generated"]) == (1, 10)
+        assert sum(counts[part] for part in (*PARTS, "undecided")) == 10
+    assert verify(tmp_path / "x.zip").counts == counts
+    with ResultsStore.open(tmp_path / "mine") as target:
+        unpack(tmp_path / "x.zip", target)
+        assert target.count({"status": "undecided"}) == 1
 
 
 def test_another_protocol_is_refused(packed, tmp_path):
@@ -250,14 +381,14 @@ def test_only_finished_sets_judged_in_one_known_way_are_packed(tmp_path):
         ours = own.id_with(synthetic.CHECKPOINT)
         for rejected in list(store.documents({"set": "Gamma-2"})):
             changes = {"protocol_id": ours, "key": f"{rejected.id}@{ours}", "protocol_name": "mine", "phonon": None}
-            changes |= {"status": "rejected", "reason": "unparsable", "verdicts": [], "band_structure": None}
+            changes |= {"status": "rejected", "reason": "unparsable", "assessments": [], "arrays": {}}
             store.put(rejected.model_copy(update=changes))
         with pytest.raises(BundleError, match="several ways"):
             pack(store, "Gamma-2", out)
         assert pack(store, "Gamma-2", out, protocol=own).protocol_hash == own.hash
         assert list(tmp_path.glob("*.zip")) == [out]
         assert verify(out).counts["rejected"] == 4
-        store._crystals.remove_docs({"set": "Gamma-2", "protocol_id": synthetic.PROTOCOL_ID})
+        store._calculations.remove_docs({"set": "Gamma-2", "protocol_id": synthetic.PROTOCOL_ID})
         with pytest.raises(BundleError, match="no preset: give its file"):
             pack(store, "Gamma-2", out)
 
@@ -271,8 +402,11 @@ def test_into_a_store_of_ones_own(packed, folder, tmp_path):
         for document in source.documents({"set": "Alpha"}):
             found = documents[document.id]
             assert found == document.model_copy(update={"updated_at": found.updated_at})
-            for ref in (document.band_structure, document.force_constants):
-                assert ref is None or target.blobs.read(ref) == source.blobs.read(ref)
+            given, crystal = source.crystal(document.id), target.crystal(document.id)
+            assert crystal == given.model_copy(update={"updated_at": crystal.updated_at})
+            for ref in document.arrays.values():
+                assert target.blobs.read(ref) == source.blobs.read(ref)
+        assert any(document.arrays for document in documents.values())
         assert target.get_set("Alpha").model == "Model Alpha"
 
 
@@ -282,12 +416,20 @@ def test_nothing_is_overwritten(packed, tmp_path):
         mine = next(target.documents({"status": "stable"}))
         mine.detail = "mine"
         target.put(mine)
-        target._crystals.remove_docs({"status": "unstable"})
+        target._calculations.remove_docs({"status": "unstable"})
         there = target.count()
         with pytest.raises(BundleError, match=mine.key):
             unpack(packed, target)
         assert target.count() == there
         assert target.get(mine.key).detail == "mine"
+        target._calculations.remove_docs({})
+        crystal = target.crystal(mine.id)
+        crystal.formula_pretty = "Xx"
+        target.put_crystals(crystal)
+        with pytest.raises(BundleError, match=f"the store has {mine.id} already"):
+            unpack(packed, target)
+        assert target.count() == 0
+        assert target.crystal(mine.id).formula_pretty == "Xx"
 
 
 def test_another_description_of_the_set_is_kept(packed, tmp_path):
@@ -304,7 +446,7 @@ def test_another_description_of_the_set_is_kept(packed, tmp_path):
 def test_into_mongodb(packed, mongo_database, tmp_path):
     with ResultsStore.open(f"mongo:{mongo_database}") as target:
         unpack(packed, target)
-        assert target.count() == 20
+        assert target.count() == len(list(target.crystals(target.distinct("id")))) == 20
         pack(target, "Alpha", tmp_path / "again.zip", force_constants=True)
     assert verify(tmp_path / "again.zip").counts == verify(packed).counts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,47 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from phononbench_flows.documents import (
-    CrystalDocument,
-    Minimum,
+    CalculationDocument,
     PhononRecord,
     PotentialRecord,
     RelaxationRecord,
     Symmetry,
 )
-from phononbench_flows.outcomes import Reason, Stage, Status
-from phononbench_flows.results.export import COLUMNS, write_results
+from phononbench_flows.outcomes import Reason, Status
+from phononbench_flows.protocol import PRESETS
+from phononbench_flows.results.export import columns, write_results
+from phononbench_flows.stability import Evidence, Look
+from phononbench_flows.steps import Column, references, steps_of
 
 POTENTIAL = PotentialRecord(name="test", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
+STEPS = steps_of(PRESETS["paper"])
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
-def make(number: int, **changes: Any) -> CrystalDocument:
+def make(number: int, **changes: Any) -> CalculationDocument:
     fields: dict[str, Any] = {
         "key": f"gen_{number}@p",
         "id": f"gen_{number}",
         "set": "gen",
-        "source": "set.zip/gen.cif",
-        "source_sha256": None,
+        "origin": {"source": "set.zip/gen.cif"},
         "protocol_id": "p",
         "protocol_name": "paper",
         "potential": POTENTIAL,
+        "steps": references(PRESETS["paper"]),
     }
-    return CrystalDocument(**(fields | changes))
+    return CalculationDocument(**(fields | changes))
 
 
-def judged(number: int, status: Status, **changes: Any) -> CrystalDocument:
-    path = Minimum(frequency=-1.5, q=[-0.5, 0.0, 0.5], n_q=100)
+def judged(number: int, status: Status, **changes: Any) -> CalculationDocument:
+    path = Look(frequency=-1.5, q=[-0.5, 0.0, 0.5], n_q=100, exact=False)
     phonon = PhononRecord(
-        supercell=[2, 2, 2], supercell_natoms=64, primitive_natoms=2, n_displacements=2, max_drift=0.0, path=path
+        supercell=[2, 2, 2],
+        supercell_natoms=64,
+        primitive_natoms=2,
+        n_displacements=2,
+        max_drift=0.0,
+        gamma_optical=3.5,
+        n_imaginary=7,
     )
     relaxation = RelaxationRecord(
         steps=9,
@@ -56,8 +66,10 @@ def judged(number: int, status: Status, **changes: Any) -> CrystalDocument:
     )
     fields: dict[str, Any] = {
         "status": status,
-        "stage": Stage.JUDGED,
+        "stage": "spectrum",
         "phonon": phonon,
+        "evidence": Evidence(looks={"path": path, "commensurate": path.model_copy(update={"frequency": -0.25})}),
+        "minimum": path,
         "relaxation": relaxation,
         "formula_pretty": "NaCl",
         "nsites": 8,
@@ -66,7 +78,7 @@ def judged(number: int, status: Status, **changes: Any) -> CrystalDocument:
         "symmetry_initial": Symmetry(symbol="P1", number=1),
         "symmetry_relaxed": Symmetry(symbol="Fm-3m", number=225),
         "relaxed_structure": SALT.as_dict(),
-        "timings": {Stage.RELAXED: 1.5, Stage.FORCE_CONSTANTS: 2.5, Stage.JUDGED: 0.5},
+        "timings": {"relaxation": 1.5, "force_constants": 2.5, "spectrum": 0.5},
     }
     return make(number, **(fields | changes))
 
@@ -78,41 +90,79 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_columns_and_values(tmp_path):
     documents = [judged(0, Status.STABLE), make(1, status=Status.REJECTED, reason=Reason.BAD_CELL, detail='a, "b"\nc')]
-    path = write_results(iter(documents), tmp_path / "new" / "out")
+    path = write_results(iter(documents), tmp_path / "new" / "out", STEPS)
     assert path == tmp_path / "new" / "out" / "results.csv"
-    assert path.read_text().startswith(
-        "id,set,source,formula,natoms,status,reason,min_frequency_path_thz,min_frequency_mesh_thz,"
-        "min_frequency_commensurate_thz,spacegroup_initial,spacegroup_relaxed,"
+    head = path.read_text().splitlines()[0]
+    assert head.startswith(
+        "id,set,source,formula,natoms,status,reason,min_frequency_judged_thz,spacegroup_initial,spacegroup_relaxed,"
     )
     first, second = rows_of(path)
-    assert tuple(first) == COLUMNS
+    assert list(first) == head.split(",") == [column.name for column in columns(STEPS)]
+    assert len(set(first)) == len(first)
     # A negative number is a number, not a formula.
     assert (first["min_frequency_path_thz"], first["min_frequency_mesh_thz"]) == ("-1.5", "")
+    assert (first["min_frequency_judged_thz"], first["min_frequency_commensurate_thz"]) == ("-1.5", "-0.25")
+    assert (first["min_frequency_gamma_optical_thz"], first["n_imaginary"], first["n_displacements"]) == (
+        *("3.5", "7", "2"),
+    )
+    assert (first["max_force_ev_per_angstrom"], first["energy_per_atom_ev"]) == ("0.002", "-3.5")
+    assert (first["stage"], first["protocol_id"], first["protocol_name"], first["potential"]) == (
+        *("spectrum", "p", "paper", "test"),
+    )
+    assert (first["id"], first["set"], first["source"], first["elements"]) == (
+        "gen_0",
+        "gen",
+        "set.zip/gen.cif",
+        "Cl Na",
+    )
     assert (first["formula"], first["natoms"], first["status"]) == ("NaCl", "8", "stable")
     assert (first["spacegroup_initial"], first["spacegroup_relaxed"]) == ("P1", "Fm-3m")
     assert json.loads(first["min_frequency_path_q"]) == [-0.5, 0.0, 0.5]
     assert json.loads(first["conditions"]) == {"target": "=Na", "bulk_modulus": 20.5}
-    assert [first[f"{name}_seconds"] for name in ("relax", "force_constants", "spectrum")] == ["1.5", "2.5", "0.5"]
+    assert [first[f"{name}_seconds"] for name in ("relaxation", "force_constants", "spectrum")] == ["1.5", "2.5", "0.5"]
     assert (second["reason"], second["detail"], second["natoms"]) == ("bad_cell", 'a, "b"\nc', "")
+    assert second["min_frequency_judged_thz"] == second["min_frequency_path_q"] == second["relaxation_seconds"] == ""
+
+
+def test_every_step_brings_its_columns(tmp_path):
+    hardness = Column("hardness", lambda document: document.results.get("press", {}).get("hardness"), "Hardness.")
+    steps = [*STEPS, replace(STEPS[-1], name="press", after="spectrum", columns=(hardness,))]
+    documents = [
+        judged(0, Status.STABLE, results={"press": {"hardness": 7}}, timings={"press": 0.25}),
+        judged(1, Status.STABLE),
+    ]
+    first, second = rows_of(write_results(documents, tmp_path, steps))
+    names = [column.name for column in columns(STEPS)]
+    assert set(first) - set(names) == {"hardness", "press_seconds"}
+    assert [name for name in first if name in names] == names
+    assert list(first)[list(first).index("spectrum_seconds") + 1 :][:2] == ["hardness", "press_seconds"]
+    assert (first["hardness"], first["press_seconds"], second["hardness"]) == ("7", "0.25", "")
+
+
+def test_every_column_is_described():
+    for column in columns(STEPS):
+        assert column.description.endswith(".")
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_cell_is_a_formula(tmp_path, start):
     hostile = f"{start}cmd|' /C calc'!A0"
-    document = make(0, source=hostile, detail=hostile, known_as=hostile, elements=[hostile], formula_pretty=hostile)
-    [row] = rows_of(write_results([document], tmp_path))
+    document = make(
+        0, origin={"source": hostile}, detail=hostile, known_as=hostile, elements=[hostile], formula_pretty=hostile
+    )
+    [row] = rows_of(write_results([document], tmp_path, STEPS))
     for column in ("source", "detail", "known_as", "elements", "formula"):
         assert row[column] == f"'{hostile}"
 
 
 def test_text_that_is_no_unicode_is_written(tmp_path):
-    [row] = rows_of(write_results([make(0, source="a\udcffb")], tmp_path))
+    [row] = rows_of(write_results([make(0, origin={"source": "a\udcffb"})], tmp_path, STEPS))
     assert row["source"] == "a\\udcffb"
 
 
 def test_structures_of_the_stable_ones_only(tmp_path):
     documents = [judged(0, Status.STABLE), judged(1, Status.UNSTABLE), make(2), judged(3, Status.STABLE)]
-    write_results(documents, tmp_path)
+    write_results(documents, tmp_path, STEPS)
     stable = tmp_path / "stable"
     assert sorted(path.name for path in stable.iterdir()) == ["gen_0.cif", "gen_3.cif"]
     read = Structure.from_file(stable / "gen_0.cif")
@@ -121,27 +171,27 @@ def test_structures_of_the_stable_ones_only(tmp_path):
     assert "'P 1'" in (stable / "gen_0.cif").read_text()
 
     (stable / "notes.txt").write_text("kept")
-    write_results([judged(0, Status.UNSTABLE), judged(3, Status.STABLE)], tmp_path)
+    write_results([judged(0, Status.UNSTABLE), judged(3, Status.STABLE)], tmp_path, STEPS)
     assert sorted(path.name for path in stable.iterdir()) == ["gen_3.cif", "notes.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "stable"]
 
 
 def test_an_export_that_breaks_off_leaves_the_old_one(tmp_path):
-    def broken() -> Iterator[CrystalDocument]:
+    def broken() -> Iterator[CalculationDocument]:
         yield judged(5, Status.STABLE)
         raise OSError("disk on fire")
 
-    write_results([judged(0, Status.STABLE)], tmp_path)
+    write_results([judged(0, Status.STABLE)], tmp_path, STEPS)
     before = (tmp_path / "results.csv").read_bytes()
     with pytest.raises(OSError, match="disk on fire"):
-        write_results(broken(), tmp_path)
+        write_results(broken(), tmp_path, STEPS)
     assert (tmp_path / "results.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["gen_0.cif", "results.csv", "stable"]
 
 
 def test_two_protocols_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one protocol"):
-        write_results([make(0), make(0, key="gen_0@q", protocol_id="q")], tmp_path)
+        write_results([make(0), make(0, key="gen_0@q", protocol_id="q")], tmp_path, STEPS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,10 +199,10 @@ def test_documents_are_not_kept(tmp_path):
     import gc
     import weakref
 
-    alive: list[weakref.ref[CrystalDocument]] = []
+    alive: list[weakref.ref[CalculationDocument]] = []
     most = 0
 
-    def stream() -> Iterator[CrystalDocument]:
+    def stream() -> Iterator[CalculationDocument]:
         nonlocal most
         for number in range(50):
             document = make(number)
@@ -162,9 +212,9 @@ def test_documents_are_not_kept(tmp_path):
             gc.collect(0)
             most = max(most, sum(reference() is not None for reference in alive))
 
-    assert len(rows_of(write_results(stream(), tmp_path))) == 50
+    assert len(rows_of(write_results(stream(), tmp_path, STEPS))) == 50
     assert most <= 2
 
 
 def test_no_document_at_all(tmp_path):
-    assert rows_of(write_results([], tmp_path)) == []
+    assert rows_of(write_results([], tmp_path, STEPS)) == []

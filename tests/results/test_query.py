@@ -21,7 +21,7 @@ from servers import GIVEN_URI
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
-from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.results.query import CrystalQuery, QueryError, Range, criteria, parse_where
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client
@@ -40,10 +40,10 @@ def filled(path: Path, number: int) -> Path:
     with synthetic.fill(path, number) as store:
         for crystal_id, change in changes.items():
             [row] = store.query({"id": crystal_id})
-            store.put(CrystalDocument.model_validate(row | change))
+            store.put(CalculationDocument.model_validate(row | change))
         row = next(store.query({"status": "unstable"}))
         row["relaxation"]["steps"] = 700
-        store.put(CrystalDocument.model_validate(row))
+        store.put(CalculationDocument.model_validate(row))
     return path
 
 
@@ -67,7 +67,7 @@ def judged(row: Row) -> bool:
 
 
 def lowest(row: Row) -> float:
-    return row["phonon"]["judged"]["frequency"]
+    return row["minimum"]["frequency"]
 
 
 QUESTIONS: list[tuple[CrystalQuery, Callable[[Row], bool]]] = [
@@ -203,7 +203,7 @@ def test_json_lines_hold_everything(folder, store, tmp_path):
     out = tmp_path / "new" / "all.jsonl"
     assert asked(folder, "--format", "jsonl", "--out", out).exit_code == 0
     lines = out.read_text().splitlines()
-    assert [CrystalDocument.model_validate_json(line) for line in lines] == list(store.documents(sort={"id": 1}))
+    assert [CalculationDocument.model_validate_json(line) for line in lines] == list(store.documents(sort={"id": 1}))
 
 
 def test_parquet(folder, store, tmp_path):
@@ -228,7 +228,9 @@ def test_structures(folder, store, tmp_path):
     assert result.exit_code == 0, result.output
     assert asked(folder, "--set", "Alpha", "--format", "extxyz", "--out", frames).exit_code == 0
     documents = {document.id: document for document in store.documents({"set": "Alpha"}, sort={"id": 1})}
-    with_structure = [name for name, document in documents.items() if document.structure]
+    given = {crystal.id: crystal.structure for crystal in store.crystals(documents)}
+    with_structure = [name for name in documents if given[name]]
+    assert len(with_structure) > sum(document.relaxed_structure is not None for document in documents.values())
     assert f"{len(documents) - len(with_structure)} of them without a structure" in result.output
     assert sorted(path.stem for path in cifs.iterdir()) == with_structure
     images = ase.io.read(frames, ":")
@@ -237,8 +239,14 @@ def test_structures(folder, store, tmp_path):
     relaxed = Structure.from_dict(documents[name].relaxed_structure)
     assert len(Structure.from_file(cifs / f"{name}.cif")) == len(relaxed)
     [atoms] = [image for image in images if image.info["id"] == name]
-    assert atoms.info["lowest_frequency_thz"] == documents[name].phonon.judged.frequency
+    assert atoms.info["lowest_frequency_thz"] == documents[name].minimum.frequency
     assert atoms.cell.cellpar() == pytest.approx([*relaxed.lattice.abc, *relaxed.lattice.angles])
+    name = next(name for name in with_structure if documents[name].status == "failed")  # shown as it was read
+    as_read = Structure.from_dict(given[name])
+    assert Structure.from_file(cifs / f"{name}.cif").matches(as_read)
+    [atoms] = [image for image in images if image.info["id"] == name]
+    assert not atoms.info["relaxed"]
+    assert atoms.cell.cellpar() == pytest.approx([*as_read.lattice.abc, *as_read.lattice.angles])
     again = asked(folder, "--format", "cif", "--out", cifs)
     assert again.exit_code == 2
     assert "is not empty" in again.output
@@ -285,6 +293,7 @@ def both(tmp_path_factory, mongo_server_uri) -> Iterator[tuple[Path, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PHONONBENCH_MONGO_URI", mongo_server_uri)
         with ResultsStore.open(path) as source, ResultsStore.open(f"mongo:{DATABASE}") as target:
+            target.put_crystals(*source.crystals(source.distinct("id")))
             target.put(*source.documents())
         yield path, f"mongo:{DATABASE}"
         if GIVEN_URI:  # ours takes its files along
@@ -298,7 +307,7 @@ def test_the_readme_asks():
 @pytest.mark.parametrize(("command", "given"), ASKED, ids=[command for command, _ in ASKED])
 def test_the_readmes_queries_find_the_same_everywhere(both, command, given):
     filter_given = json.loads(given.replace("MyModel", "Alpha"))
-    expected = sorted(row["id"] for row in client()[DATABASE].crystals.find(filter_given))
+    expected = sorted(row["id"] for row in client()[DATABASE].calculations.find(filter_given))
     assert 0 < len(expected) < 120
     with ResultsStore.open(both[0]) as embedded:
         assert sorted(row["id"] for row in embedded.query(filter_given)) == expected

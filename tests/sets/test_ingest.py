@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
 from phononbench_flows.documents import PotentialRecord
-from phononbench_flows.outcomes import Reason, Stage, Status
+from phononbench_flows.outcomes import READ, SCREENED, Reason, Status
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.sets.ingest import CrystalSet, ingest
 from phononbench_flows.store import ResultsStore
@@ -57,11 +59,26 @@ def test_every_crystal_leaves_as_a_document(store, folder):
     assert documents["gen-d"].reason == Reason.UNSUPPORTED_ELEMENT
     assert "Xe" in documents["gen-d"].detail
     assert documents["gen-f"].reason == Reason.UNPARSABLE
-    assert documents["gen-a"].stage == Stage.SCREENED
+    assert {name: d.stage for name, d in documents.items() if d.stage != SCREENED} == {"gen-d": READ, "gen-f": READ}
+    assert documents["gen-a"].steps == ["relaxation", "force_constants", "spectrum"]
     assert documents["gen-a"].symmetry_initial.number == 225
     assert documents["gen-b"].elements == ["Au", "Cu"]
     assert documents["gen-b"].condition == {"band_gap": 1.5}
     assert documents["gen-b"].content_hash
+
+
+def test_a_crystals_own_facts_are_those_of_its_calculation(store, folder, fcc):
+    ingest([folder], SET, store)
+    shared = {"id", "set", "origin", "condition", "content_hash", "nsites", "elements", "nelements", "formula_pretty"}
+    documents = {d.id: d for d in store.documents()}
+    crystals = {crystal.id: crystal for crystal in store.crystals(documents)}
+    assert crystals.keys() == documents.keys()
+    for name, crystal in crystals.items():
+        assert crystal.model_dump(include=shared) == documents[name].model_dump(include=shared)
+        assert crystal.origin.source == str(folder / name.replace("gen-", "")) + ".cif"
+        assert crystal.origin.sha256 == hashlib.sha256((folder / f"{name[-1]}.cif").read_bytes()).hexdigest()
+        assert (crystal.structure is None) == (name == "gen-f")
+    assert Structure.from_dict(crystals["gen-a"].structure).matches(fcc)
 
 
 def test_again_nothing_is_new_and_what_changed_is_screened_anew(store, folder, cu3au):
@@ -69,13 +86,16 @@ def test_again_nothing_is_new_and_what_changed_is_screened_anew(store, folder, c
     again = ingest([folder], SET, store)
     assert (again.keys, again.new, again.changed) == (first.keys, 0, 0)
     before = store.get(first.keys[1])
+    assert store.crystal(before.id).content_hash == before.content_hash
     cu3au.scale_lattice(60.0)
     CifWriter(cu3au).write_file(folder / "b.cif")
     CifWriter(Structure(cu3au.lattice, ["Ag"] * 4, cu3au.frac_coords)).write_file(folder / "g.cif")
     third = ingest([folder], SET, store)
     assert (len(third.keys), third.new, third.changed) == (7, 1, 1)
     after = store.get(first.keys[1])
-    assert after.source_sha256 != before.source_sha256
+    assert after.origin.sha256 != before.origin.sha256
+    assert after.content_hash != before.content_hash
+    assert store.crystal(after.id).content_hash == after.content_hash
     assert after.status == Status.PENDING  # alike its former self, which is no longer there
 
 

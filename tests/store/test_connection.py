@@ -135,7 +135,11 @@ def test_password_opens(mongo_password_server: MongoServer, monkeypatch: pytest.
     monkeypatch.setenv("PHONONBENCH_MONGO_URI", mongo_password_server.uri)
     with ResultsStore.open("mongo:guarded") as store:
         assert store.count() == 0
-        told = repr(store.spec) + repr(vars(store)) + repr(pickle.dumps((store._crystals, store._sets, store.blobs)))
+        told = (
+            repr(store.spec)
+            + repr(vars(store))
+            + repr(pickle.dumps((store._calculations, store._crystals, store._sets, store.blobs)))
+        )
     assert not [part for part in PARTS if part in told]
 
 

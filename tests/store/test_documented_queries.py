@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_documents import make
+from made_documents import crystal_of, make
 from servers import fresh_database
 
-from phononbench_flows.documents import CrystalDocument, Minimum, PhononRecord
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.outcomes import Reason
+from phononbench_flows.stability import Evidence, Look
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client
 
@@ -51,14 +52,12 @@ QUERIES = {heading: steps(code) for heading, code in queries().items()}
 FINDS = {heading: query for heading, query in QUERIES.items() if "find" in query}
 
 
-def crystal(number: int, rng: random.Random) -> CrystalDocument:
+def crystal(number: int, rng: random.Random) -> CalculationDocument:
     status = rng.choice(["stable", "stable", "unstable", "failed", "duplicate"])
     elements = sorted(rng.sample(["Li", "O", "Mn", "F", "Pb"], rng.randint(1, 3)))
     frequency = rng.uniform(-0.001, 0.2) if status == "stable" else rng.uniform(-1, -0.01)
-    minimum = Minimum(frequency=frequency, q=[0, 0, 0], n_q=9)
-    phonon = PhononRecord(
-        supercell=[2, 2, 2], supercell_natoms=8, primitive_natoms=1, n_displacements=1, max_drift=0.0, path=minimum
-    )
+    minimum = Look(frequency=frequency, q=[0, 0, 0], n_q=9, exact=False)
+    judged = status in {"stable", "unstable"}
     return make(
         number,
         set=rng.choice(["MyModel", "Other"]),
@@ -71,7 +70,9 @@ def crystal(number: int, rng: random.Random) -> CrystalDocument:
         formula_pretty="".join(elements),
         nsites=rng.randint(1, 20),
         symmetry_relaxed={"crystal_system": rng.choice(["Cubic", "Hexagonal"]), "number": rng.randint(1, 230)},
-        phonon=phonon if status in {"stable", "unstable"} else None,
+        evidence=Evidence(looks={"path": minimum} if judged else {}),
+        minimum=minimum if judged else None,
+        origin={"source": "set.zip/gen.cif"} if number % 40 else {"parent": "MyModel-7"},
     )
 
 
@@ -87,18 +88,22 @@ def stores(
         served, embedded = ResultsStore.open(f"mongo:{database}"), ResultsStore.open(tmp_path_factory.mktemp("store"))
         for document in crystals:
             if document.set == "MyModel" and document.status == "stable":
-                document.band_structure = served.blobs.put({"frequencies": np.array([rng.random(), 3.0])})
+                bands = served.blobs.put({"frequencies": np.array([rng.random(), 3.0])})
+                document.arrays = {"band_structure": bands}
         for start in range(0, 120, 20):  # so that some are newer than others
             served.put(*crystals[start : start + 20])
-        embedded._crystals.update(list(served.query()))
+        embedded._calculations.update(list(served.query()))
+        served.put_crystals(
+            *(crystal_of(document, structure={"charge": number}) for number, document in enumerate(crystals))
+        )
         yield served, embedded
         embedded.close()
 
 
 @pytest.fixture(scope="module")
 def raw(stores: tuple[ResultsStore, ResultsStore]) -> Any:
-    """The collection of crystals as pymongo has it."""
-    return client()[stores[0].spec["database"]].crystals
+    """The collection of calculations as pymongo has it."""
+    return client()[stores[0].spec["database"]].calculations
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +116,7 @@ def stable(row: Row) -> bool:
 
 
 def lowest(row: Row) -> float:
-    return row["phonon"]["path"]["frequency"]
+    return row["evidence"]["looks"]["path"]["frequency"]
 
 
 def judged(row: Row) -> bool:
@@ -133,6 +138,7 @@ MEANT: dict[str, Callable[[Row], bool]] = {
     ),
     "Stable at another threshold": lambda row: judged(row) and not lowest(row) < -0.1,
     "Unstable, but only just": lambda row: row["status"] == "unstable" and not lowest(row) < -0.5,
+    "Made from another crystal": lambda row: row["origin"]["parent"] == "MyModel-7",
     "The newest": stable,
 }
 ORDERED: dict[str, tuple[Callable[[Row], Any], int]] = {
@@ -176,6 +182,7 @@ def aggregated(heading: str, raw: Any) -> list[Row]:
 
 def test_every_aggregation_is_tested() -> None:
     tested = {"Crystals of each set by status", "Share of stable crystals by set", "Why crystals failed"}
+    tested.add("With the structures that were read")
     assert set(QUERIES) - set(FINDS) == tested
 
 
@@ -204,14 +211,31 @@ def test_reasons(rows: list[Row], raw: Any) -> None:
     assert len(given) == 2
 
 
+def test_structures(rows: list[Row], raw: Any) -> None:
+    given = {row["_id"]: row for row in aggregated("With the structures that were read", raw)}
+    meant = {
+        row["key"]: {"_id": row["key"], "reason": row["reason"], "structure": {"charge": int(row["id"].split("_")[1])}}
+        for row in rows
+        if row["set"] == "MyModel" and row["status"] == "failed"
+    }
+    assert given == meant != {}
+
+
+def test_every_query_asks_a_collection_that_there_is(stores: tuple[ResultsStore, ResultsStore]) -> None:
+    there = set(client()[stores[0].spec["database"]].list_collection_names())
+    listed = re.findall(r"^\| (`[a-z.]+`(?:, `[a-z.]+`)*) \| .* \| .* \|$", PAGE, re.MULTILINE)
+    assert {name for names in listed for name in re.findall(r"`(.+?)`", names)} - {"mongo"} == there
+    asked = {name for code in queries().values() for name in re.findall(r"\bdb\.(\w+)\.|\"from\": \"(\w+)\"", code)}
+    assert asked == {("calculations", ""), ("", "crystals")}
+
+
 @pytest.mark.usefixtures("mongo_uri")
 def test_python(stores: tuple[ResultsStore, ResultsStore]) -> None:
     codes = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(codes) == 2
     meant = ""
     for document in stores[0].documents({"set": "MyModel", "status": "stable"}, sort={"id": 1}):
-        assert document.band_structure is not None
-        frequency = stores[0].blobs.get(document.band_structure)["frequencies"].min()
+        frequency = stores[0].blobs.get(document.arrays["band_structure"])["frequencies"].min()
         meant += f"{document.id} {document.formula_pretty} {frequency}\n"
     assert meant
     for code in codes:

@@ -14,7 +14,7 @@ from typing import Any
 import gridfs
 import numpy as np
 import pytest
-from made_documents import make
+from made_documents import make, make_crystal
 from servers import MongoServer
 
 from phononbench_flows.documents import SetDocument
@@ -149,7 +149,7 @@ def put_all(worker: int, database: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_same_new_keys_at_once(mongo_database: str) -> None:
     race(put_all, 4, mongo_database)
-    raw = client()[mongo_database].crystals
+    raw = client()[mongo_database].calculations
     assert raw.count_documents({}) == len(raw.distinct("key")) == 25
 
 
@@ -222,10 +222,13 @@ def test_upload_that_was_cut_off(mongo_database: str) -> None:
 def test_indexes(mongo_database: str) -> None:
     with ResultsStore.open(f"mongo:{mongo_database}") as store:  # makes what is not there
         assert store.missing_indexes() == []
-        raw = client()[mongo_database].crystals
-        raw.drop_index("elements_1")
-        raw.drop_index("set_1_protocol_id_1_status_1")
-        assert store.missing_indexes() == ["crystals(set, protocol_id, status)", "crystals(elements)"]
+        raw = client()[mongo_database]
+        raw.calculations.drop_index("elements_1")
+        raw.calculations.drop_index("set_1_protocol_id_1_status_1")
+        raw.crystals.drop_index("id_1")
+        assert store.missing_indexes() == [
+            *("calculations(set, protocol_id, status)", "calculations(elements)", "crystals(id)")
+        ]
         store.create_indexes()
         assert store.missing_indexes() == []
         client().drop_database(mongo_database)
@@ -235,17 +238,22 @@ def test_indexes(mongo_database: str) -> None:
 def test_keys_find_by_index(mongo_database: str) -> None:
     with ResultsStore.open(f"mongo:{mongo_database}") as store:
         store.put(*map(make, range(20)))
-    plan = client()[mongo_database].crystals.find({"key": {"$in": ["gen_1@p", "gen_2@p"]}}).explain()
+    plan = client()[mongo_database].calculations.find({"key": {"$in": ["gen_1@p", "gen_2@p"]}}).explain()
     assert plan["queryPlanner"]["winningPlan"]["inputStage"]["indexName"] == "key_1"
 
 
 def test_what_lies_in_the_database(mongo_database: str, tmp_path: Any) -> None:
     with ResultsStore.open({"kind": "mongo", "database": mongo_database, "blobs": str(tmp_path)}) as store:
+        store.put_crystals(make_crystal(1))
         store.put(make(1))
         store.put_set(SetDocument(set="left"))
         ref = store.blobs.put(LARGE)
         raw = client()[mongo_database]
-        assert raw.crystals.find_one() == {"_id": "gen_1@p", **next(store.query())}
+        assert raw.calculations.find_one() == {"_id": "gen_1@p", **next(store.query())}
+        crystal = store.crystal("gen_1")
+        assert crystal is not None
+        assert raw.crystals.find_one() == {"_id": "gen_1", "key": "gen_1", **crystal.model_dump(mode="json")}
+        assert [raw[name].count_documents({}) for name in ("calculations", "crystals")] == [1, 1]
         assert raw.sets.distinct("_id") == ["left"]
         assert raw["blobs.files"].find_one() is None
         assert (tmp_path / ref.sha256[:2] / f"{ref.sha256}.npz").is_file()
@@ -261,6 +269,11 @@ def test_too_large_or_too_many_digits(mongo_database: str) -> None:
 
 def test_foreign_document_is_named(mongo_database: str) -> None:
     with ResultsStore.open(f"mongo:{mongo_database}") as store:
-        client()[mongo_database].crystals.insert_one({"_id": "odd", "key": "odd"})
-        with pytest.raises(StoreError, match="'odd' is no CrystalDocument"):
+        for name in ("calculations", "crystals", "sets"):
+            client()[mongo_database][name].insert_one({"_id": "odd", "key": "odd", "id": "odd"})
+        with pytest.raises(StoreError, match="'odd' is no CalculationDocument"):
             store.get("odd")
+        with pytest.raises(StoreError, match="'odd' is no CrystalDocument"):
+            store.crystal("odd")
+        with pytest.raises(StoreError, match="'odd' is no SetDocument"):
+            store.sets()

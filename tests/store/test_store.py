@@ -18,7 +18,7 @@ from typing import Any
 import mongomock_ng
 import numpy as np
 import pytest
-from made_documents import POTENTIAL, make
+from made_documents import POTENTIAL, crystal_of, make, make_crystal
 from servers import fresh_database
 
 from phononbench_flows.documents import BlobRef, SetDocument
@@ -35,7 +35,7 @@ from phononbench_flows.store import (
 )
 from phononbench_flows.store.blobs import BlobError, Blobs, BlobStore
 from phononbench_flows.store.collection import Collection, StoreError
-from phononbench_flows.store.mongo import CRYSTAL_INDEXES, GridFSBlobs, MongoCollection
+from phononbench_flows.store.mongo import CALCULATION_INDEXES, GridFSBlobs, MongoCollection
 from phononbench_flows.store.sqlite import SQLiteStore
 
 # Forked, so that a child does not pay for the imports again.
@@ -65,7 +65,7 @@ def raw_documents() -> list[dict[str, Any]]:
     docs[3]["condition"] = {"band_gap": 1.5, "tags": [{"name": "a", "n": 1}, {"name": "b", "n": 2}]}
     docs[4]["condition"] = {"band_gap": 0.5, "tags": [{"name": "a", "n": 2}]}
     docs[5]["condition"] = {"band_gap": "metal", "tags": []}
-    docs[6]["verdicts"] = []
+    docs[6]["assessments"] = []
     del docs[7]["status"]
     docs[8]["detail"] = "Out of memory\nwhile relaxing"
     return docs
@@ -82,7 +82,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> SQLiteStore:
 def served(mongo_server_uri: str) -> Iterator[MongoCollection]:
     with pytest.MonkeyPatch.context() as patch, fresh_database(mongo_server_uri) as database:
         patch.setenv("PHONONBENCH_MONGO_URI", mongo_server_uri)
-        store = MongoCollection(database, "crystals", CRYSTAL_INDEXES)
+        store = MongoCollection(database, "calculations", CALCULATION_INDEXES)
         store.create_indexes()
         store.update(raw_documents())
         yield store
@@ -134,14 +134,17 @@ CRITERIA: list[dict[str, Any]] = [
     {"elements": {"$not": {"$in": ["O"]}}},
     {"elements": {"$nin": ["O", "N"]}},
     {"elements.0": "N"},
-    {"verdicts": {"$elemMatch": {"threshold": -0.1, "stable": True}}},
-    {"verdicts": {"$elemMatch": {"threshold": {"$lt": -0.2}, "stable": False}}},
-    {"verdicts": {"$not": {"$elemMatch": {"stable": False}}}},
-    {"verdicts.stable": False},
-    {"verdicts.0.stable": True},
-    {"verdicts": []},
-    {"timings.relax": {"$lt": 1.0}},
-    {"structure.lattice.a": {"$gte": 5, "$lt": 7}},
+    {"assessments": {"$elemMatch": {"threshold": -0.1, "stability": "stable"}}},
+    {"assessments": {"$elemMatch": {"threshold": {"$lt": -0.2}, "stability": "unstable"}}},
+    {"assessments": {"$not": {"$elemMatch": {"stability": "unstable"}}}},
+    {"assessments.stability": "unstable"},
+    {"assessments.0.stability": "stable"},
+    {"assessments": []},
+    {"minimum.frequency": {"$lt": -0.1}},
+    {"evidence.looks.path.frequency": {"$gte": -0.1}},
+    {"origin.source": {"$regex": "zip"}},
+    {"timings.relaxation": {"$lt": 1.0}},
+    {"relaxed_structure.lattice.a": {"$gte": 5, "$lt": 7}},
     {"condition.band_gap": {"$gt": 0.1}},
     {"condition.band_gap": {"$type": "string"}},
     {"condition.tags.name": "a"},
@@ -164,7 +167,7 @@ def test_criteria(pair: tuple[Collection, Any], criteria: dict[str, Any]) -> Non
     assert [doc["id"] for doc in ours.query(criteria, sort={"key": 1})] == expected
     assert sorted(doc["id"] for doc in ours.query(criteria)) == sorted(expected)
     assert ours.count(criteria) == len(expected)
-    order = {"nsites": -1, "structure.lattice.a": 1}
+    order = {"nsites": -1, "relaxed_structure.lattice.a": 1}
     expected = [doc["id"] for doc in collection.find(criteria, sort=list(order.items()), skip=1, limit=5)]
     assert [doc["id"] for doc in ours.query(criteria, ["id"], order, skip=1, limit=5)] == expected
     for field in ("status", "elements", "nsites"):
@@ -188,7 +191,14 @@ def test_embedded_order_is_that_of_arrival(embedded: SQLiteStore) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [["id"], ["id", "nsites"], ["structure.lattice.a", "id"], ["verdicts.stable"], ["no.such"], ["condition.tags.n"]],
+    [
+        ["id"],
+        ["id", "nsites"],
+        ["relaxed_structure.lattice.a", "id"],
+        ["assessments.stability"],
+        ["no.such"],
+        ["condition.tags.n"],
+    ],
 )
 def test_projection(pair: tuple[Collection, Any], fields: list[str]) -> None:
     ours, collection = pair
@@ -206,7 +216,7 @@ def test_what_cannot_be_answered(pair: tuple[Collection, Any]) -> None:
         for ask in (ours.query, ours.count, lambda wrong: ours.distinct("status", wrong)):
             with pytest.raises(StoreError):
                 list(ask(criteria))
-    for properties in ({"structure": 0}, ["structure", "structure.lattice"], {"verdicts": {"$slice": 1}}):
+    for properties in ({"origin": 0}, ["origin", "origin.source"], {"assessments": {"$slice": 1}}):
         with pytest.raises(StoreError):
             list(ours.query(properties=properties))
 
@@ -246,7 +256,7 @@ def test_round_trip(store: ResultsStore) -> None:
     docs = [make(number) for number in range(12)]
     store.put(*docs)
     assert [store.get(doc.key) for doc in docs] == docs
-    assert list(store.documents(sort={"timings.relax": 1})) == docs
+    assert list(store.documents(sort={"timings.relaxation": 1})) == docs
     assert list(store.documents({"status": "stable"}, sort={"id": -1}, limit=2)) == [docs[8], docs[4]]
     assert store.get("nobody") is None
     assert store.status_counts("left", "p") == {"unstable": 3, "pending": 3}
@@ -268,15 +278,18 @@ def test_round_trip(store: ResultsStore) -> None:
 def test_not_finite_is_refused(store: ResultsStore, bad: float) -> None:
     store.put(make(0))
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"timings": {"relax": bad}}, "timings.relax"),
-        ({"structure": {"sites": [{"xyz": [0.0, bad]}]}}, "structure.sites.0.xyz.1"),
+        ({"timings": {"relaxation": bad}}, "timings.relaxation"),
+        ({"relaxed_structure": {"sites": [{"xyz": [0.0, bad]}]}}, "relaxed_structure.sites.0.xyz.1"),
     ]
     for changes, path in wrong:
         with pytest.raises(StoreError, match=rf"gen_2@p.*{path}"):
             store.put(make(1), make(2, **changes))
     assert [doc.id for doc in store.documents()] == ["gen_0"]  # all or none
-    with pytest.raises(StoreError, match=r"timings\.relax"):
-        store._crystals.update([make(3).model_dump(mode="json") | {"timings": {"relax": bad}}])
+    with pytest.raises(StoreError, match=r"timings\.relaxation"):
+        store._calculations.update([make(3).model_dump(mode="json") | {"timings": {"relaxation": bad}}])
+    with pytest.raises(StoreError, match=r"gen_2.*structure\.sites\.0\.xyz\.1"):
+        store.put_crystals(make_crystal(1), make_crystal(2, structure={"sites": [{"xyz": [0.0, bad]}]}))
+    assert store.crystal("gen_1") is None  # here too
 
 
 def test_text_that_is_none_is_refused(store: ResultsStore) -> None:
@@ -300,6 +313,35 @@ def test_dates_are_text_of_one_form(store: ResultsStore) -> None:
     (row,) = store.query({}, ["updated_at", "created_at"])
     assert row == doc.model_dump(mode="json", include={"updated_at", "created_at"})
     assert store.count({"updated_at": {"$gte": row["updated_at"], "$lt": "2100"}}) == 1
+
+
+def test_crystals(store: ResultsStore) -> None:
+    crystals = [make_crystal(number) for number in range(600)]  # more than are read at once
+    store.put_crystals(*crystals)
+    store.put_crystals()
+    assert store.crystal("gen_3") == crystals[3]
+    assert store.crystal("gen_3@p") is store.crystal("nobody") is None
+    wanted = [f"gen_{number}" for number in range(0, 600, 2)]
+    found = {crystal.id: crystal for crystal in store.crystals([*wanted, "nobody"])}
+    assert found == {crystal.id: crystal for crystal in crystals[::2]}
+    assert list(store.crystals([])) == []
+    assert store.count() == 0  # no calculations
+    before = crystals[3].updated_at
+    crystals[3].formula_pretty = "TiO2"
+    store.put_crystals(crystals[3], crystals[3])
+    assert crystals[3].updated_at > before
+    assert store.crystal("gen_3") == crystals[3]
+    assert len(list(store.crystals(crystal.id for crystal in crystals))) == 600
+
+
+def test_calculations_share_a_crystal(store: ResultsStore) -> None:
+    mine, other = make(1), make(1, key="gen_1@q", protocol_id="q", status=Status.STABLE)
+    crystal = crystal_of(mine, structure={"lattice": {"a": 3.0}})
+    store.put_crystals(crystal)
+    store.put(mine, other)
+    assert {found.key: found for found in store.documents({"id": "gen_1"})} == {"gen_1@p": mine, "gen_1@q": other}
+    assert list(store.crystals(["gen_1", "gen_1"])) == [crystal]
+    assert "structure" not in next(store.query({"key": "gen_1@p"}))
 
 
 def test_sets(store: ResultsStore) -> None:
@@ -458,7 +500,8 @@ def test_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert store.spec == spec
             assert store.missing_indexes() == []
     assert open_store("there") is open_store(spec)
-    assert min(file.name for file in (tmp_path / "there").iterdir()) == "results.sqlite"
+    files = sorted(file.name for file in (tmp_path / "there").glob("*.sqlite"))
+    assert files == ["crystals.sqlite", "results.sqlite", "sets.sqlite"]
     assert full_spec("./mongo:x") == {"kind": "embedded", "path": str(tmp_path / "mongo:x")}
     assert full_spec(Path("mongo")) == {"kind": "embedded", "path": str(tmp_path / "mongo")}
 
@@ -517,7 +560,8 @@ def test_store_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "statements", ["PRAGMA user_version = 1", "PRAGMA user_version = 99", "CREATE TABLE other (x)"]
+    "statements",
+    ["PRAGMA user_version = 1", "PRAGMA user_version = 4", "PRAGMA user_version = 99", "CREATE TABLE other (x)"],
 )
 def test_foreign_layouts_are_refused(tmp_path: Path, statements: str) -> None:
     connection = sqlite3.connect(tmp_path / "results.sqlite")

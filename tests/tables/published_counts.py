@@ -112,11 +112,11 @@ def _bare(each: Published, index: int) -> dict[str, Any]:
         "key": f"{name}@{PROTOCOL}",
         "id": name,
         "set": each.name,
-        "source": name,
-        "source_sha256": None,
+        "origin": {"source": name},
         "protocol_id": PROTOCOL,
         "protocol_name": "paper",
         "potential": {"name": "none", "checkpoint_sha256": "0" * 64, "dtype": "float64", "device": "cpu"},
+        "steps": ["relaxation", "force_constants", "spectrum"],
     }
 
 
@@ -127,10 +127,15 @@ def _judged(stable: bool, index: int, stable_number: Iterator[int]) -> dict[str,
         elements = sorted([*elements, *(element for element, holders in HOLDERS.items() if number in holders)])
     # Spread over the thresholds: -1e-1 to -1e-6 THz at first, then further down.
     lowest = -(10.0 ** (-1 - index % 6)) if not stable else 0.0
-    minimum = {"frequency": min(lowest, -0.002 if not stable else 0.0), "q": [0.0, 0.0, 0.0], "n_q": 101}
+    minimum = {
+        "frequency": min(lowest, -0.002 if not stable else 0.0),
+        "q": [0.0, 0.0, 0.0],
+        "n_q": 101,
+        "exact": False,
+    }
     return {
         "status": "stable" if stable else "unstable",
-        "stage": "judged",
+        "stage": "spectrum",
         "elements": elements,
         "nelements": len(elements),
         "phonon": {
@@ -139,9 +144,9 @@ def _judged(stable: bool, index: int, stable_number: Iterator[int]) -> dict[str,
             "primitive_natoms": 1,
             "n_displacements": 1,
             "max_drift": 0.0,
-            "judged": minimum,
-            "path": minimum,
         },
+        "evidence": {"looks": {"path": minimum}},
+        "minimum": minimum,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from published_counts import HOLDERS, SYSTEMS, TABLE_3, TABLE_4, documents, fill
 
-from phononbench_flows.documents import CrystalDocument
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables import scripts
@@ -84,7 +84,7 @@ def test_the_helper_writes_real_documents():
     for raw in documents(TABLE_3[0], iter(range(10**6))):
         if raw["status"] not in seen:
             seen.add(raw["status"])
-            CrystalDocument.model_validate(raw)
+            CalculationDocument.model_validate(raw)
     assert seen == {"stable", "unstable", "failed", "rejected"}
     assert sum(each.relaxed for each in (*TABLE_3, *TABLE_4)) == 108_843
     assert [sum(counts) for counts in zip(*SYSTEMS.values(), strict=True)] == [8642, 2969]

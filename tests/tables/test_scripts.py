@@ -98,7 +98,7 @@ def test_spectra_of_chosen_crystals(run, results, tmp_path):
     )
     with ResultsStore.open(results) as store:
         document = judged(-1.0, formula_pretty="NdCuAsO", id="A-shown", key="A-shown@p")
-        document.band_structure = store.blobs.put(bands.arrays())
+        document.arrays = {"band_structure": store.blobs.put(bands.arrays())}
         store.put(document)
     printed = run("phonon_spectra", results)
     assert "| NdCuAsO | A-shown | A | unstable | unstable |" in printed
@@ -112,5 +112,5 @@ def test_spectra_of_chosen_crystals(run, results, tmp_path):
 def test_as_a_program(results, tmp_path):
     command = [sys.executable, ANALYSIS / "failures.py", results, "--out", tmp_path / "out"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "| A | failed | relaxed | exception | 1 | 9.1 % |" in done.stdout
+    assert "| A | failed | relaxation | exception | 1 | 9.1 % |" in done.stdout
     assert done.stderr == ""

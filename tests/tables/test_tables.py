@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_sets import crystal, fill, judged, system
+from made_sets import crystal, evidence, fill, judged, system
 from pydantic import ValidationError
 
 from phononbench_flows.documents import SetDocument
@@ -207,6 +207,32 @@ def test_rate_by_threshold(crystals):
     assert at_the_protocols["per_relaxed_low"].to_list() == pytest.approx(funnels["per_relaxed_low"].to_list())
 
 
+def test_undecided_crystals_were_relaxed_and_are_neither_stable_nor_unstable(store):
+    lost = {"minimum": None, "assessments": [{"threshold": -1e-3, "stability": "undecided", "next": ["path"]}]}
+    seen = evidence(0.0, -0.5).model_dump()
+    del seen["looks"]["path"]  # where the protocol looks
+    store.put(crystal("undecided", "A", evidence=seen, elements=["Li"], **lost, **system("Cubic")))
+    crystals = read_crystals(store)
+    row = crystals.rows.iloc[-1]
+    assert (row["status"], row["relaxed"], row["mesh_thz"]) == ("undecided", True, -0.5)
+    assert row[["judged_thz", "path_thz"]].isna().all()
+    a, _ = (row for _, row in frames.funnel_table(crystals).set_index("set").loc[["A", "B"]].iterrows())
+    assert a[["generated", "relaxed", "judged", "stable", "unstable", "undecided"]].to_list() == [20, 6, 4, 2, 2, 1]
+    assert rate_of(a, "per_relaxed") == expected(2, 6)
+    assert frames.total(frames.funnel_table(crystals))["undecided"] == 1
+    of_a = frames.breakdown(crystals.only(["A"]), "crystal_system").set_index("crystal_system")
+    assert of_a.loc["Cubic", ["relaxed", "stable", "unstable", "undecided"]].to_list() == [4, 1, 1, 1]
+    lithium = frames.element_table(crystals.only(["A"])).set_index("element").loc["Li"]
+    assert lithium[["relaxed", "stable", "unstable", "undecided"]].to_list() == [3, 1, 1, 1]
+    # Nothing is said of it where nothing was looked at; where something was, that counts.
+    table = frames.threshold_table(crystals.only(["A"]), [-1e-3, -1.0]).set_index(["q_points", "threshold_thz"])
+    assert table["stable"].to_dict() == {
+        **{(place, -1e-3): n for place, n in (("judged", 2), ("path", 2), ("commensurate", 0), ("mesh", 2))},
+        **{(place, -1.0): n for place, n in (("judged", 3), ("path", 3), ("commensurate", 0), ("mesh", 5))},
+    }
+    assert set(table["relaxed"]) == {6}
+
+
 def test_thresholds_are_ten_to_a_decade():
     assert len(frames.THRESHOLDS) == 71
     assert {-1e-7, -1e-5, -1e-3, -0.01, -0.1, -1.0} < set(frames.THRESHOLDS)
@@ -227,7 +253,7 @@ def test_failures_by_stage_and_reason(crystals):
     table = frames.failure_table(crystals)
     assert table.drop(columns="share").to_numpy().tolist() == [
         ["A", "failed", "screened", "not_converged", 2],
-        ["A", "failed", "relaxed", "exception", 1],
+        ["A", "failed", "relaxation", "exception", 1],
         ["A", "rejected", "read", "unparsable", 1],
     ]
     assert table["share"].to_list() == pytest.approx([2 / 11, 1 / 11, 1 / 11])

@@ -1,0 +1,119 @@
+"""From a name to a model that takes and gives float64."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from phononbench_flows.potentials import registry
+from phononbench_flows.potentials.checkpoints import identify, require_package
+from phononbench_flows.potentials.potential import Potential
+from phononbench_flows.potentials.settings import checked, require
+from phononbench_flows.potentials.source import PotentialError, Setting
+
+if TYPE_CHECKING:
+    import torch
+    import torch_sim as ts
+    from torch_sim.models.interface import ModelInterface
+
+
+def load(name: str, device: str = "auto", settings: Mapping[str, Setting] | None = None) -> Potential:
+    """Load a potential, once per process, name, device and settings.
+
+    Parameters:
+        name: see the docstring of ``phononbench_flows.potentials``.
+        device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        settings: values of the source's options, by name.
+
+    Raises:
+        PotentialError: see ``identify``; or a setting that the potential does not have or that cannot be had here.
+    """
+    source = registry.find_source(name)
+    require_package(name, source)
+    given = checked(name, source, settings)
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    require(source, given, device)
+    return _load(name, device, tuple(given.items()))
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> Potential:
+    checkpoint = identify(name)
+    if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in {"", "0"}:
+        raise PotentialError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD lets a checkpoint run code: unset it")
+    import torch
+
+    if device == "cpu":
+        _keep_freed_memory()
+    source = checkpoint.source
+    model = source.load(checkpoint.path, torch.device(device), **dict(settings))
+    dtype = str(getattr(model, "_model_dtype", model.dtype)).removeprefix("torch.")
+    if model.dtype != torch.float64:
+        model = _in_float64(model)
+    if device == "cpu" and source.threads and torch.get_num_threads() > 1:
+        from phononbench_flows.engine.threaded import ThreadedModel
+
+        model = ThreadedModel(model, torch.get_num_threads())
+    return Potential(
+        name=name,
+        model=model,
+        checkpoint_sha256=checkpoint.sha256,
+        elements=source.elements(checkpoint.path),
+        dtype=dtype,
+        device=device,
+        settings=dict(settings),
+    )
+
+
+def _in_float64(model: ModelInterface) -> ModelInterface:
+    """Take a float64 state to a model of lower precision and its answer back.
+
+    Relaxation and symmetry need the state in float64 whatever the network computes in: in float32 a relaxed
+    crystal loses its symmetry at phonopy's 1e-5 Å, and each lost operation costs displaced supercells.
+    """
+    import torch
+    import torch_sim as ts
+    from torch_sim.models.interface import ModelInterface
+
+    class InFloat64(ModelInterface):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self._device, self._dtype = model.device, torch.float64
+            self._compute_stress, self._compute_forces = model.compute_stress, model.compute_forces
+
+        def forward(self, state: ts.SimState, **kwargs: Any) -> dict[str, torch.Tensor]:
+            cast = ts.SimState(
+                positions=state.positions.to(model.dtype),
+                masses=state.masses.to(model.dtype),
+                cell=state.cell.to(model.dtype),
+                pbc=state.pbc,
+                atomic_numbers=state.atomic_numbers,
+                system_idx=state.system_idx,
+            )
+            return {key: value.to(torch.float64) for key, value in model(cast, **kwargs).items()}
+
+    return InFloat64()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks, where there is a glibc.
+
+    By default every tensor above 128 kB to 32 MB is mapped afresh and given back at once, and the page faults cost
+    more than the arithmetic: batched forces of SevenNet-0 on two cores ran 2.5 times faster with this.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8  # names and numbers from glibc's malloc.h
+    mallopt(arena_max, 1)  # the arenas of other threads are too small for our arrays, which would be mapped again
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 256 << 20)

@@ -1,0 +1,69 @@
+"""Force constants: atoms are displaced, and the forces collected and solved for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from phononbench_flows.documents import CalculationDocument, PhononRecord
+from phononbench_flows.protocol import Protocol
+from phononbench_flows.steps.step import (
+    Arrays,
+    Column,
+    CrystalSize,
+    Deliver,
+    Step,
+    StepInput,
+    Tools,
+    check_potential,
+    value_of,
+)
+
+if TYPE_CHECKING:
+    from phononbench_flows.engine.force_constants import ForceConstants
+
+
+def _cost(size: CrystalSize, protocol: Protocol) -> float:
+    """Without symmetry each atom is displaced six times; symmetry spares about as many as there are operations."""
+    displacements = math.ceil(6 * size.natoms / (_order(size.point_group) if size.point_group else 1))
+    return size.natoms * math.prod(protocol.force_constants.supercell) * displacements
+
+
+@cache
+def _order(point_group: str) -> int:
+    from pymatgen.symmetry.groups import PointGroup
+
+    return len(PointGroup(point_group).symmetry_ops)
+
+
+def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
+    from phononbench_flows.engine.force_constants import force_constants
+
+    structures = [crystal.relaxed for crystal in crystals]
+    force_constants(structures, tools.model, tools.protocol.force_constants, budget=tools.budget, on_result=deliver)
+
+
+def _record(document: CalculationDocument, result: ForceConstants, protocol: Protocol) -> Mapping[str, Arrays]:
+    document.phonon = PhononRecord(
+        supercell=list(protocol.force_constants.supercell),
+        supercell_natoms=result.array.shape[1],
+        primitive_natoms=result.array.shape[0],
+        n_displacements=result.n_displacements,
+        max_drift=result.max_drift,
+    )
+    return {"force_constants": result.arrays()}
+
+
+STEP = Step(
+    name="force_constants",
+    after="relaxation",
+    resource="potential",
+    cost=_cost,
+    compute=_compute,
+    record=_record,
+    probe=check_potential,
+    passed="with force constants",
+    columns=(Column("n_displacements", value_of("phonon", "n_displacements"), "Displaced supercells computed."),),
+)

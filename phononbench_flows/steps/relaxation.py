@@ -1,0 +1,83 @@
+"""Relaxation: a crystal is brought to rest and refined to the symmetry that it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from phononbench_flows.documents import CalculationDocument, RelaxationRecord
+from phononbench_flows.outcomes import SCREENED
+from phononbench_flows.protocol import Protocol
+from phononbench_flows.steps.step import (
+    Arrays,
+    Column,
+    CrystalSize,
+    Deliver,
+    Step,
+    StepInput,
+    Tools,
+    check_potential,
+    value_of,
+)
+
+if TYPE_CHECKING:
+    from phononbench_flows.engine.relax import Relaxed
+
+_OPTIMIZER_STEPS = 100  # roughly, as seen on generated crystals of up to 8 atoms
+
+
+def _cost(size: CrystalSize, _: Protocol) -> float:
+    return size.natoms * _OPTIMIZER_STEPS
+
+
+def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
+    from phononbench_flows.engine.relax import relax
+
+    structures = [crystal.read_structure() for crystal in crystals]
+    relax(structures, tools.model, tools.protocol.relaxation, budget=tools.budget, on_result=deliver)
+
+
+def _record(document: CalculationDocument, result: Relaxed, protocol: Protocol) -> Mapping[str, Arrays]:
+    from phononbench_flows.symmetry import symmetry
+
+    document.relaxed_structure = result.structure.as_dict()
+    document.symmetry_relaxed = symmetry(result.structure, protocol.relaxation.symprec)
+    document.relaxation = RelaxationRecord(
+        steps=result.steps,
+        rounds=result.rounds,
+        energy_per_atom=result.energy_per_atom,
+        max_force=result.max_force,
+        max_stress=result.max_stress,
+        volume_change=result.volume_change,
+        refined=result.refined,
+    )
+    return {}
+
+
+STEP = Step(
+    name="relaxation",
+    after=SCREENED,
+    resource="potential",
+    cost=_cost,
+    compute=_compute,
+    record=_record,
+    probe=check_potential,
+    passed="relaxed",
+    columns=(
+        Column(
+            "spacegroup_relaxed",
+            value_of("symmetry_relaxed", "symbol"),
+            "International symbol of the relaxed crystal's space group.",
+        ),
+        Column(
+            "max_force_ev_per_angstrom",
+            value_of("relaxation", "max_force"),
+            "Largest force after the relaxation, in eV/Å.",
+        ),
+        Column(
+            "energy_per_atom_ev",
+            value_of("relaxation", "energy_per_atom"),
+            "Energy after the relaxation, in eV per atom.",
+        ),
+    ),
+)

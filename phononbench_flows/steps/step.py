@@ -1,0 +1,159 @@
+"""What a step is: one file says all that a step of a calculation needs to be known of.
+
+A step's name is that of its file. From the declaration follow the jobs of a flow and where they run, the size of
+chunks, the progress that is shown, and the columns of tables. A step knows nothing of jobs and of stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel
+
+from phononbench_flows.outcomes import SCREENED
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pymatgen.core import Structure
+
+    from phononbench_flows.documents import CalculationDocument
+    from phononbench_flows.engine.batch import Budget, Failure
+    from phononbench_flows.potentials import Potential
+    from phononbench_flows.protocol import Protocol as JudgingProtocol
+
+Arrays = Mapping[str, "np.ndarray"]
+
+
+class Timed(Protocol):
+    """What a step finds for one crystal."""
+
+    @property
+    def seconds(self) -> float:
+        """The crystal's share of the wall time."""
+        ...
+
+
+Deliver = Callable[[int, "Timed | Failure"], None]
+"""Takes the index of a crystal and what was found for it, or why nothing was."""
+
+
+@dataclass(frozen=True)
+class CrystalSize:
+    """What is known of a crystal before anything is computed: atoms in the cell as given, and its point group."""
+
+    natoms: int
+    point_group: str | None = None
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """A crystal at a step.
+
+    Attributes:
+        document: what was computed so far; a step reads it, and writes to it in ``record`` alone.
+        read_structure: gives the crystal as it was read.
+        read_arrays: gives the arrays that an earlier step kept under a name.
+    """
+
+    document: CalculationDocument
+    read_structure: Callable[[], Structure]
+    read_arrays: Callable[[str], Arrays]
+
+    @property
+    def relaxed(self) -> Structure:
+        """The relaxed crystal."""
+        from pymatgen.core import Structure
+
+        if self.document.relaxed_structure is None:
+            raise ValueError(f"{self.document.id} has no relaxed structure")
+        return Structure.from_dict(self.document.relaxed_structure)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a step computes with.
+
+    Attributes:
+        protocol: how crystals are judged.
+        potential: the loaded potential; None for a step that needs none.
+        budget: atoms in one call of the potential; None for the device to decide.
+    """
+
+    protocol: JudgingProtocol
+    potential: Potential | None = None
+    budget: Budget | None = None
+
+    @property
+    def model(self) -> Any:
+        """The potential's torch-sim model."""
+        if self.potential is None:
+            raise ValueError("this step needs a potential")
+        return self.potential.model
+
+
+def check_potential(tools: Tools) -> None:
+    """Probe of a step that calls the potential: a healthy crystal is computed."""
+    if tools.potential is None:
+        raise ValueError("this step needs a potential")
+    tools.potential.check()
+
+
+def value_of(record: str, name: str) -> Callable[[CalculationDocument], Any]:
+    """Gives the value of a field of a record of a document, such as that of ``relaxation``; None without the record."""
+    return lambda document: getattr(getattr(document, record), name, None)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of results.csv: its name, the value of a document (None: no value), and what it is, with its unit."""
+
+    name: str
+    value: Callable[[CalculationDocument], Any]
+    description: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a calculation.
+
+    Attributes:
+        name: a word, which becomes the ``stage`` of the crystals that have passed it.
+        after: name of the step that it follows; ``screened`` for the first.
+        resource: ``potential`` for a step that calls the potential (on a GPU where there is one), or ``cpu``.
+        cost: what a crystal costs. In evaluations (atoms that go through the potential, each time that they do) if
+            it calls the potential; else in any unit of its own.
+        compute: computes crystals and delivers a result or a Failure for each, as soon as it is there.
+        record: writes a result into the crystal's document; gives the arrays to keep with it, by name.
+        probe: computes a known healthy crystal, and raises if that fails: then the machine is broken, not a crystal.
+        passed: what those are called that have passed it and wait for the next, such as ``relaxed``.
+        columns: what it adds to results.csv, beside the seconds that it took.
+        settings: model of its settings in ``Protocol.further_steps``; None for those that have a part of their own.
+    """
+
+    name: str
+    after: str
+    resource: Literal["potential", "cpu"]
+    cost: Callable[[CrystalSize, JudgingProtocol], float]
+    compute: Callable[[Sequence[StepInput], Tools, Deliver], None]
+    record: Callable[[CalculationDocument, Any, JudgingProtocol], Mapping[str, Arrays]]
+    probe: Callable[[Tools], None]
+    passed: str
+    columns: tuple[Column, ...] = ()
+    settings: type[BaseModel] | None = None
+
+    @cached_property
+    def all_columns(self) -> tuple[Column, ...]:
+        """Its columns, and the seconds that it took."""
+        seconds = Column(
+            f"{self.name}_seconds",
+            lambda document: document.timings.get(self.name),
+            f"Time of the step {self.name}, a batch's shared out, in s.",
+        )
+        return (*self.columns, seconds)
+
+
+FIRST = SCREENED
+"""What the first step comes after."""
