@@ -152,6 +152,11 @@ class CrystalDocument(_Crystal):
     structure: dict[str, Any] | None = Field(
         None, description="Crystal as read: pymatgen Structure as a dict (Å); none where it could not be read."
     )
+    notes: list[str] = Field(
+        default_factory=list,
+        description="A sentence for each thing that did not stand in the file as it was taken, as coordinates of few "
+        "digits that were put on a special position.",
+    )
 
     @property
     def key(self) -> str:

@@ -23,7 +23,7 @@ from phononbench_flows.sets.ingest import CrystalSet, calculation, describe, rej
 from phononbench_flows.stability import Look, Stability, explain
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
 from phononbench_flows.steps.passing import pass_step
-from phononbench_flows.structures import RawCrystal, Rejection, clean, parse, read_inputs
+from phononbench_flows.structures import Parsed, RawCrystal, Rejection, clean, parse, read_inputs
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,11 +45,12 @@ class NotJudgedError(PhononBenchError):
 
 @dataclass(frozen=True)
 class Given:
-    """A crystal to judge: its name, where it came from, and its structure or why there is none."""
+    """A crystal to judge: its name, where it came from, its structure or why there is none, and notes on reading it."""
 
     name: str
     structure: Structure | Rejection
     origin: Origin = field(default_factory=Origin)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -310,6 +311,7 @@ def _documents(given: Given, crystals: CrystalSet) -> tuple[CrystalDocument, Cal
     if isinstance(given.structure, Rejection):
         return crystal, rejected(calculation(crystal, crystals), given.structure)
     describe(crystal, given.structure)
+    crystal.notes = list(given.notes)
     return crystal, screened(crystal, given.structure, crystals)
 
 
@@ -337,7 +339,10 @@ def _from_file(path: Path, number: int) -> Given:
     return replace(read, name=f"{number}-{read.name}")
 
 
-def given(raw: RawCrystal, parsed: Structure | Rejection) -> Given:
+def given(raw: RawCrystal, parsed: Parsed | Rejection) -> Given:
     """A crystal that was read and parsed."""
     sha256 = hashlib.sha256(raw.data).hexdigest() if raw.data else None
-    return Given(raw.label, parsed, Origin(source=raw.source, sha256=sha256))
+    origin = Origin(source=raw.source, sha256=sha256)
+    if isinstance(parsed, Rejection):
+        return Given(raw.label, parsed, origin)
+    return Given(raw.label, parsed.structure, origin, parsed.notes)

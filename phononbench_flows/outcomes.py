@@ -37,6 +37,7 @@ class Reason(StrEnum):
     PARSER_TIMEOUT = "parser_timeout"
     PARSER_CRASH = "parser_crash"
     AMBIGUOUS = "ambiguous"
+    CONTRADICTORY = "contradictory"
     # rejected by screening
     DISORDERED = "disordered"
     BAD_NUMBERS = "bad_numbers"

@@ -17,6 +17,7 @@ from phononbench_flows.steps import references
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.structures import (
     Matcher,
+    Parsed,
     RawCrystal,
     Rejection,
     check,
@@ -132,7 +133,7 @@ class _Screener:
             if crystal.structure is not None:
                 self.seen.add(crystal.id, Structure.from_dict(crystal.structure))
 
-    def documents(self, raw: RawCrystal, parsed: Structure | Rejection) -> tuple[CrystalDocument, CalculationDocument]:
+    def documents(self, raw: RawCrystal, parsed: Parsed | Rejection) -> tuple[CrystalDocument, CalculationDocument]:
         """A crystal, and its calculation: rejected, duplicate, known, or waiting to be computed."""
         crystal = CrystalDocument(
             id=_id(raw, self.crystals),
@@ -142,12 +143,14 @@ class _Screener:
         )
         if isinstance(parsed, Rejection):
             return crystal, rejected(calculation(crystal, self.crystals), parsed)
-        describe(crystal, parsed)
-        document = screened(crystal, parsed, self.crystals)
+        structure = parsed.structure
+        describe(crystal, structure)
+        crystal.notes = list(parsed.notes)
+        document = screened(crystal, structure, self.crystals)
         if document.status == Status.PENDING:
-            if self.known is not None and (name := self.known.find(parsed)) is not None:
+            if self.known is not None and (name := self.known.find(structure)) is not None:
                 document.status, document.known_as = Status.KNOWN, name
-            elif (original := self.seen.find_or_add(document.id, parsed)) not in {None, document.id}:
+            elif (original := self.seen.find_or_add(document.id, structure)) not in {None, document.id}:
                 # A changed crystal may still match its own former self.
                 document.status, document.duplicate_of = Status.DUPLICATE, original
         return crystal, document
@@ -166,7 +169,7 @@ def describe(crystal: CrystalDocument, structure: Structure) -> None:
 
 def calculation(crystal: CrystalDocument, crystals: CrystalSet) -> CalculationDocument:
     """The calculation of a crystal of which nothing has been looked at yet."""
-    shared = crystal.model_dump(exclude={"structure", "created_at", "updated_at"})
+    shared = crystal.model_dump(exclude={"structure", "notes", "created_at", "updated_at"})
     return CalculationDocument(
         **shared,
         key=calculation_key(crystal.id, crystals.protocol_id),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from phononbench_flows.structures.checks import check
 from phononbench_flows.structures.duplicates import Matcher, content_hash, load_reference
+from phononbench_flows.structures.parsed import Parsed
 from phononbench_flows.structures.parsing import clean, parse, parse_all, start_early
 from phononbench_flows.structures.readers import InputError, RawCrystal, ReadLimits, Rejection, read_inputs
 
 __all__ = [
     "InputError",
     "Matcher",
+    "Parsed",
     "RawCrystal",
     "ReadLimits",
     "Rejection",

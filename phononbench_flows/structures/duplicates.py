@@ -116,10 +116,10 @@ def load_reference(path: Path, rules: ScreeningSettings) -> Matcher:
     matcher = Matcher(rules)
     unusable = 0
     for raw, parsed in parse_all(read_inputs([path])):
-        if isinstance(parsed, Rejection) or check(parsed, rules, None) is not None:
+        if isinstance(parsed, Rejection) or check(parsed.structure, rules, None) is not None:
             unusable += 1
         else:
-            matcher.add(raw.label, parsed)
+            matcher.add(raw.label, parsed.structure)
     level = logging.WARNING if unusable else logging.INFO
     logger.log(level, "reference %s: %d crystals, %d left out as unusable", path, len(matcher), unusable)
     return matcher

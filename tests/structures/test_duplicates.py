@@ -11,7 +11,7 @@ from pymatgen.core.structure_matcher import StructureMatcher
 from samples import CIF
 
 from phononbench_flows.protocol import ScreeningSettings
-from phononbench_flows.structures import Matcher, content_hash, duplicates, load_reference, parse, read_inputs
+from phononbench_flows.structures import Matcher, Parsed, content_hash, duplicates, load_reference, parse, read_inputs
 
 RULES = ScreeningSettings()
 
@@ -57,7 +57,7 @@ def test_duplicates_are_found(nacl: Structure) -> None:
 def test_same_as_plain_structure_matcher(shared_data: Path) -> None:
     """Reducing once and comparing within groups changes no answer."""
     raws = itertools.islice(read_inputs([shared_data / "generated" / "MatterGen"]), 0, 250, 10)
-    crystals = [s for raw in raws if isinstance(s := parse(raw.format, raw.data), Structure)]
+    crystals = [p.structure for raw in raws if isinstance(p := parse(raw.format, raw.data), Parsed)]
     plain, chance, same = StructureMatcher(), random.Random(0), 0
     for crystal in crystals:
         changed = crystal * chance.choice([(1, 1, 1), (2, 1, 1)])
@@ -106,5 +106,5 @@ def test_reference_skips_what_is_unusable(
     assert len(reference) == 1
     assert "1 left out" in caplog.text
     crystal = parse("cif", CIF.encode())
-    assert isinstance(crystal, Structure)
-    assert reference.find(crystal) == "a"
+    assert isinstance(crystal, Parsed)
+    assert reference.find(crystal.structure) == "a"
