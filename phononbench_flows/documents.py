@@ -136,6 +136,10 @@ class _Crystal(_Document):
     condition: dict[str, str | float | int | bool] = Field(
         default_factory=dict, description="What the generator was asked for, as given with the set."
     )
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="What others say of it, by who says it: `phononbench` is the label in what that project released.",
+    )
     content_hash: str | None = Field(None, description="Hash of species, cell and coordinates as read.")
     nsites: int | None = Field(None, description="Atoms in the cell as given.")
     elements: list[str] = Field(default_factory=list, description="Element symbols, in alphabetical order.")

@@ -26,6 +26,7 @@ from phononbench_flows.cli.common import (
     read_conditions,
     sentences,
     stop,
+    tell_ignored,
 )
 from phononbench_flows.potentials import DEFAULT
 
@@ -180,6 +181,7 @@ def submit(
             )
     counts = f"{len(ingested.keys)} crystals, {ingested.new} new, {ingested.changed} changed"
     out.print(f"{counts}, {f'{again} tried again, ' if again else ''}{len(waiting)} waiting")
+    tell_ignored(ingested.ignored)
     where = f"written to {write}" if write else "added to the LaunchPad"
     out.print(f"{done.crystals} crystals in {done.chunks} chunks {where}", soft_wrap=True)
     if done.repaired:

@@ -9,21 +9,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from phononbench_flows import __version__
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
+
+if TYPE_CHECKING:
+    from phononbench_flows.structures import Ignored
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Judge the dynamical stability of generated crystals."
 )
 
-out = Console()
-err = Console(stderr=True)
+# Names of files may hold brackets, which are no markup.
+out = Console(markup=False)
+err = Console(stderr=True, markup=False)
 
 # The extra that brings a package which only some commands need.
 _EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
@@ -33,7 +38,8 @@ _SET_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
 Inputs = Annotated[
     list[Path],
     typer.Argument(
-        help="Folders, CIF, POSCAR, extxyz or phonopy yaml files, zip or tar archives, csv tables, lists of paths."
+        help="Folders, zip or tar archives, files of crystals (CIF, POSCAR, extxyz, JSON, phonopy yaml), tables (csv, "
+        "tsv, parquet), ASE databases and trajectories, .pt of generators, lists of paths; compressed or not."
     ),
 ]
 SetOption = Annotated[str, typer.Option("--set", help="Name of the set that these crystals are.")]
@@ -99,8 +105,15 @@ def main(
 
 def stop(message: str) -> NoReturn:
     """End the command with exit code 2 and a sentence on standard error."""
-    err.print(f"phononbench: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    lines = "\n".join(harmless(line) for line in message.split("\n"))
+    err.print(f"phononbench: {lines}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(2)
+
+
+def tell_ignored(ignored: Ignored) -> None:
+    """Say on standard error which files of the inputs are no crystals, if there are any."""
+    if ignored:
+        err.print(f"ignored: {ignored}", style="dim", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.harmless import harmless
 from phononbench_flows.stability import Look, explain
 from phononbench_flows.statistics import Funnel, Rate
 
@@ -62,7 +63,7 @@ def crystal_table(document: CalculationDocument, about: SetDocument | None) -> T
     table.add_column(overflow="fold")
     for name, value in chain(_crystal_lines(document), _set_lines(about), _provenance_lines(document)):
         if value is not None and value != "":
-            table.add_row(name, Text(str(value)))
+            table.add_row(name, Text(harmless(str(value))))
     return table
 
 
@@ -75,6 +76,7 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     yield "set", document.set
     yield "source", document.origin.source
     yield "made from", document.origin.parent
+    yield "labels", ", ".join(f"{says} = {label}" for says, label in document.labels.items())
     yield "condition", ", ".join(f"{key} = {value}" for key, value in document.condition.items())
     yield "formula", document.formula_pretty
     yield "atoms", document.nsites

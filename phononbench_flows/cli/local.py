@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from phononbench_flows.cli.common import (
@@ -32,7 +31,9 @@ from phononbench_flows.cli.common import (
     out,
     read_conditions,
     sentences,
+    tell_ignored,
 )
+from phononbench_flows.harmless import harmless
 from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import PRESETS, Protocol
 
@@ -80,6 +81,7 @@ def run(
                 status.stop()
                 counts = f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run"
                 err.print(counts + (f", {again} tried again" if again else ""), style="dim")
+                tell_ignored(found.ignored)
 
             judged = judge_folder(
                 inputs,
@@ -102,7 +104,8 @@ def run(
                 ),
             )
         out.print(funnel_table(judged.funnel, set_name))
-        out.print(f"results: {judged.table}\nstable crystals: {judged.table.parent / 'stable'}", soft_wrap=True)
+        places = f"results: {harmless(judged.table)}\nstable crystals: {harmless(judged.table.parent / 'stable')}"
+        out.print(places, soft_wrap=True, highlight=False)
 
 
 def _progress(store: ResultsStore, crystals: CrystalSet) -> Progress:
@@ -136,14 +139,16 @@ def judge_files(
     """
     chosen = chosen_protocol(protocol)
     with sentences():
-        from phononbench_flows.structures import parse_all, read_inputs, start_early
+        from phononbench_flows.structures import Ignored, parse_all, read_inputs, start_early
 
         start_early()
         from phononbench_flows.judging import given, judge_given
         from phononbench_flows.potentials import parse_settings
 
         with err.status("reading crystals") as status:
-            crystals = [given(raw, parsed) for raw, parsed in parse_all(read_inputs(inputs))]
+            ignored = Ignored()
+            crystals = [given(raw, parsed) for raw, parsed in parse_all(read_inputs(inputs, ignored=ignored))]
+            tell_ignored(ignored)
             status.update(f"loading {potential}")
             results = judge_given(
                 crystals,
@@ -194,14 +199,14 @@ def list_potentials(context: typer.Context) -> None:
     for name, answer in answers.items():
         mark = " (default)" if name == DEFAULT else ""
         ready = "yes" if answer == "ready" else "no"
-        table.add_row(escape(name + mark), escape(potentials.find_source(name).summary), ready)
+        table.add_row(name + mark, potentials.find_source(name).summary, ready)
     out.print(table)
     # Below the table, so that the commands in them can be copied; not markup, which would eat `[sevennet]`.
     for answer in answers.values():
         if answer != "ready":
-            out.print(answer, markup=False, highlight=False, soft_wrap=True)
+            out.print(answer, highlight=False, soft_wrap=True)
     families = ", ".join(potentials.FAMILIES)
-    out.print(f"FAMILY:PATH is a checkpoint of one of the families {families}", markup=False, soft_wrap=True)
+    out.print(f"FAMILY:PATH is a checkpoint of one of the families {families}", soft_wrap=True)
 
 
 @potentials_app.command("fetch")
@@ -212,4 +217,4 @@ def fetch_potential(
     from phononbench_flows import potentials
 
     with sentences():
-        out.print(str(potentials.fetch(name)), markup=False, soft_wrap=True)
+        out.print(str(potentials.fetch(name)), soft_wrap=True)

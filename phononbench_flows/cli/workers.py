@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from phononbench_flows.cli.cluster import LaunchpadOption, StoreOption
 from phononbench_flows.cli.common import app, err, out, sentences, stop
@@ -99,8 +99,8 @@ def doctor(
         failed = False
         for check in preflight(_launchpad(launchpad_file, store), _fworker(fworker_file), store):
             failed = failed or check.state == State.FAILED
-            state = f"[{colours[check.state]}]{check.state}[/]"
-            table.add_row(check.name, state, escape(check.said), escape(check.advice))
+            state = Text(check.state, style=colours[check.state])
+            table.add_row(check.name, state, check.said, check.advice)
     out.print(table)
     if failed:
         raise typer.Exit(1)
@@ -184,7 +184,7 @@ def janitor(
                     # What is left for a person is not told anew every round.
                     if report not in said:
                         said_of = f"firework {report.fw_id}: {report.said}: {report.outcome}"
-                        out.print(said_of, markup=False, soft_wrap=True)
+                        out.print(said_of, soft_wrap=True)
                     if report.outcome == "left":
                         said.add(report)
             except PyMongoError as error:

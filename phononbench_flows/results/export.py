@@ -56,6 +56,11 @@ _TRAILING = (
     Column("detail", lambda d: d.detail, "The reason in a sentence."),
     Column("duplicate_of", lambda d: d.duplicate_of, "Id of the crystal of the set that it repeats."),
     Column("known_as", lambda d: d.known_as, "Name of the crystal of the reference set that it repeats."),
+    Column(
+        "phononbench_label",
+        lambda d: d.labels.get("phononbench"),
+        "What PhononBench's released data say of it: `Stable` or `unStable`.",
+    ),
     Column("parent", lambda d: d.origin.parent, "Id of the crystal that it was made from."),
     Column("stage", lambda d: d.stage, "Last step that it passed."),
     Column("elements", lambda d: " ".join(d.elements), "Element symbols."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import batched, islice
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from phononbench_flows.protocol import Protocol
 from phononbench_flows.steps import references
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.structures import (
+    Ignored,
     Matcher,
     Parsed,
     RawCrystal,
@@ -59,11 +60,19 @@ class CrystalSet:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingest found: ``keys`` of all crystals of the input in order; how many were new or changed."""
+    """What an ingest found.
+
+    Attributes:
+        keys: of all crystals of the input, in order.
+        new: how many were not there before.
+        changed: how many were there, and have changed since.
+        ignored: files of the input that are no crystals.
+    """
 
     keys: list[str]
     new: int
     changed: int
+    ignored: Ignored = field(default_factory=Ignored)
 
 
 def ingest(
@@ -92,10 +101,11 @@ def ingest(
     there = _already_there(crystals, store)
     keys: list[str] = []
     changed = 0
+    ignored = Ignored()
 
     def fresh() -> Iterator[RawCrystal]:
         nonlocal changed
-        for raw in islice(read_inputs(paths), limit):
+        for raw in islice(read_inputs(paths, ignored=ignored), limit):
             key = calculation_key(_id(raw, crystals), crystals.protocol_id)
             keys.append(key)
             if key not in there:
@@ -114,7 +124,7 @@ def ingest(
         store.put_crystals(*(crystal for crystal, _ in pairs))
         store.put(*(calculation for _, calculation in pairs))
         new += len(pairs)
-    return Ingested(keys, new - changed, changed)
+    return Ingested(keys, new - changed, changed, ignored)
 
 
 class _Screener:
@@ -140,6 +150,7 @@ class _Screener:
             set=self.crystals.name,
             origin=Origin(source=raw.source, sha256=_sha256(raw)),
             condition=dict(self.crystals.condition),
+            labels=dict(raw.labels),
         )
         if isinstance(parsed, Rejection):
             return crystal, rejected(calculation(crystal, self.crystals), parsed)

@@ -10,7 +10,7 @@ from pymatgen.core.structure import Structure
 
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ScreeningSettings
-from phononbench_flows.structures.readers import Rejection
+from phononbench_flows.structures.raw import Rejection
 
 # Beyond this, a fractional coordinate in double precision no longer tells where in the cell an atom is.
 MAX_FRACTIONAL = 1e6

@@ -17,7 +17,8 @@ from pymatgen.core.structure_matcher import StructureMatcher
 from phononbench_flows.protocol import ScreeningSettings
 from phononbench_flows.structures.checks import check
 from phononbench_flows.structures.parsing import parse_all
-from phononbench_flows.structures.readers import Rejection, read_inputs
+from phononbench_flows.structures.raw import Rejection
+from phononbench_flows.structures.readers import read_inputs
 
 logger = logging.getLogger(__name__)
 

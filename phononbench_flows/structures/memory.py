@@ -15,11 +15,12 @@ _EXIT_CODE = 137  # that of a process killed for its memory
 
 
 def limit_memory(more: int) -> None:
-    """Let this process take ``more`` bytes beyond what it has now.
+    """Let this process take ``more`` bytes beyond what it has now, and leave no core file.
 
     Where the kernel tells how much is mapped and holds a limit on it (Linux), taking more fails as a MemoryError or
     ends the process. Elsewhere (macOS) a thread looks at what is resident, and ends the process with code 137.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if _STATM.exists():
         mapped = int(_STATM.read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -1,13 +1,10 @@
-"""What a parser gives: a crystal with notes of how it was understood, or an exception that carries why not."""
+"""What a parser gives: a crystal with notes of how it was understood."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pymatgen.core.structure import Structure
-
-from phononbench_flows.outcomes import Reason
-from phononbench_flows.structures.readers import Rejection
 
 
 @dataclass(frozen=True)
@@ -16,11 +13,3 @@ class Parsed:
 
     structure: Structure
     notes: tuple[str, ...] = ()
-
-
-class RejectedError(Exception):
-    """Carries a rejection out of a parser."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.rejection = Rejection(reason, detail)

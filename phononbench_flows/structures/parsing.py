@@ -6,36 +6,28 @@ be understood in more than one way is rejected too: it is not for a program to g
 
 from __future__ import annotations
 
-import io
-import json
-import re
-import resource
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver, get_context
-from multiprocessing.context import BaseContext
+from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
-import yaml
-from ase.io import read as ase_read
-from ase.units import Bohr
 from pebble import ProcessExpired, ProcessPool
 from pymatgen.core.lattice import Lattice
 from pymatgen.core.periodic_table import DummySpecies, Element, Species
 from pymatgen.core.structure import Structure
-from pymatgen.io.vasp.inputs import Poscar
 
 from phononbench_flows.outcomes import Reason
+from phononbench_flows.structures import formats, limited
 from phononbench_flows.structures.cif import parse_cif
+from phononbench_flows.structures.formats.numbers import element
 from phononbench_flows.structures.memory import limit_memory
-from phononbench_flows.structures.parsed import Parsed, RejectedError
-from phononbench_flows.structures.readers import RawCrystal, Rejection
+from phononbench_flows.structures.parsed import Parsed
+from phononbench_flows.structures.raw import RawCrystal, RejectedError, Rejection
 
-MAX_ATOM_LINES = 5_000
 _MAX_DETAIL = 300
 
 # -- one crystal -----------------------------------------------------------------------------------------------
@@ -43,13 +35,7 @@ _MAX_DETAIL = 300
 
 def parse(raw_format: str, data: bytes) -> Parsed | Rejection:
     """The crystal in a file of that format: elements without charges, in a right-handed cell, or why not."""
-    parsers: dict[str, Callable[[str], Structure | Parsed]] = {
-        "cif": parse_cif,
-        "poscar": _poscar,
-        "extxyz": _extxyz,
-        "phonopy": _phonopy,
-        "json": _json,
-    }
+    parsers: dict[str, Callable[[str], Structure | Parsed]] = {"cif": parse_cif, **formats.parsers()}
     if raw_format not in parsers:
         return Rejection(Reason.UNSUPPORTED_FILE, f"There is no parser for the format {_plain(raw_format)!r}.")
     if b"\0" in data:
@@ -93,7 +79,7 @@ def _clean(structure: Structure) -> Structure:
         if not site.is_ordered:
             detail = f"A site is not fully occupied by one element: {site.species_string}."
             raise RejectedError(Reason.DISORDERED, detail)
-    species = [_element(_name(site.specie)) for site in structure]
+    species = [element(_name(site.specie)) for site in structure]
     matrix, coordinates = structure.lattice.matrix, structure.frac_coords
     if np.linalg.det(matrix) < 0:
         # All three vectors and all coordinates negated: the cell is right-handed, and no atom has moved.
@@ -106,82 +92,6 @@ def _name(specie: Element | Species | DummySpecies) -> str:
     if isinstance(specie, DummySpecies):
         return specie.symbol
     return specie.element.name if isinstance(specie, Species) else specie.name
-
-
-def _element(symbol: str) -> Element | DummySpecies:
-    """The element of that symbol, or a dummy that the checks find."""
-    return Element(symbol) if Element.is_valid_symbol(symbol) else DummySpecies(symbol, 0)
-
-
-# -- the other formats -----------------------------------------------------------------------------------------
-
-
-def _poscar(text: str) -> Structure:
-    lines = text.splitlines()
-    counts = [line.split() for line in lines[5:7] if line.split() and all(x.isdigit() for x in line.split())]
-    # Counts are believed before there are lines to bear them out, so they are looked at first.
-    if any(sum(int(x) for x in numbers) > MAX_ATOM_LINES for numbers in counts):
-        raise RejectedError(Reason.TOO_MANY_ATOMS, f"The file counts more than {MAX_ATOM_LINES} atoms.")
-    poscar = Poscar.from_str(text, read_velocities=False)
-    if not poscar.true_names:
-        raise RejectedError(Reason.UNPARSABLE, "The file does not name its elements.")
-    structure = poscar.structure
-    chunk = next(part for part in re.split(r"\n[ \t\r]*\n", text) if part.strip())
-    rows = chunk.split("Lattice velocities")[0].rstrip().splitlines()
-    if len(rows) > len(structure) and _is_vector(rows[-len(structure) - 1]):
-        raise RejectedError(Reason.UNPARSABLE, f"The file counts {len(structure)} atoms, but has more coordinates.")
-    return structure
-
-
-def _is_vector(line: str) -> bool:
-    try:
-        return len([float(word) for word in line.split()[:3]]) == 3
-    except ValueError:
-        return False
-
-
-def _extxyz(text: str) -> Structure:
-    frames = ase_read(io.StringIO(text), index=":", format="extxyz")
-    if len(frames) != 1:
-        raise RejectedError(Reason.AMBIGUOUS, f"The file has {len(frames)} frames, not one.")
-    [atoms] = frames
-    if atoms.cell.rank < 3 or not atoms.pbc.all():
-        raise RejectedError(Reason.BAD_CELL, "The frame is not periodic in three directions.")
-    return Structure(atoms.cell.array, atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True)
-
-
-def _phonopy(text: str) -> Structure:
-    # phonopy's own reader uses PyYAML's full loader, which runs code that a file asks for.
-    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    if not isinstance(content, dict):
-        raise RejectedError(Reason.UNPARSABLE, "The file holds no keys and values.")
-    cell = content.get("unit_cell")
-    if not isinstance(cell, dict):
-        raise RejectedError(Reason.UNPARSABLE, "The file has no unit_cell.")
-    unit = (content.get("physical_unit") or {}).get("length", "angstrom")
-    scales = {"angstrom": 1.0, "au": Bohr}
-    if unit not in scales:
-        raise RejectedError(Reason.UNPARSABLE, f"The unit of length {unit!r} is not known.")
-    points = cell["points"]
-    if any("mixture" in point for point in points):
-        raise RejectedError(Reason.DISORDERED, "A site is a mixture of elements.")
-    symbols = [str(point["symbol"]) for point in points]
-    matrix = np.array(cell["lattice"], dtype=float) * scales[unit]
-    return Structure(matrix, symbols, [point["coordinates"] for point in points])
-
-
-def _json(text: str) -> Structure:
-    content = json.loads(text)
-    if not isinstance(content, dict) or content.get("@class") not in (None, "Structure"):
-        raise RejectedError(Reason.UNPARSABLE, "It is not the JSON of a pymatgen Structure.")
-    # Structure.from_dict imports whatever module a site's properties name, so only the numbers are taken.
-    sites = content["sites"]
-    species = [{_symbol_of(entry): float(entry["occu"]) for entry in site["species"]} for site in sites]
-    return Structure(content["lattice"]["matrix"], species, [site["abc"] for site in sites])
-
-
-def _symbol_of(entry: dict[str, Any]) -> Element | DummySpecies:
-    return _element(str(entry["element"]))
 
 
 # -- many crystals ---------------------------------------------------------------------------------------------
@@ -225,7 +135,7 @@ class _Pool:
                 max_workers=self._workers,
                 initializer=_start_worker,
                 initargs=(self._memory_bytes,),
-                context=_context(),
+                context=limited.context(),
             )
         return self._pool.schedule(_parse_to_plain, args=(raw.format, raw.data), timeout=self._timeout)
 
@@ -247,19 +157,8 @@ class _Pool:
 
 def start_early() -> None:
     """Let the workers' server import in the background while the caller imports what it needs itself."""
-    _context()
+    limited.context()
     forkserver.ensure_running()
-
-
-def _context() -> BaseContext:
-    """Where workers come from: a server that has imported this module once and nothing of the caller's.
-
-    A copy of the caller would carry its memory, threads and GPU along; a fresh interpreter for every worker, and for
-    every one that replaces a killed one, would import for seconds.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _finished(pool: _Pool, raw: RawCrystal, future: Future[Any] | None) -> tuple[RawCrystal, Parsed | Rejection]:
@@ -276,14 +175,13 @@ def _finished(pool: _Pool, raw: RawCrystal, future: Future[Any] | None) -> tuple
     if isinstance(result, Rejection):
         return raw, result
     matrix, symbols, coordinates, notes = result
-    return raw, Parsed(Structure(Lattice(matrix), [_element(symbol) for symbol in symbols], coordinates), notes)
+    return raw, Parsed(Structure(Lattice(matrix), [element(symbol) for symbol in symbols], coordinates), notes)
 
 
 def _start_worker(memory_bytes: int) -> None:
     warnings.simplefilter("ignore")
     np.linalg.inv(np.eye(3))  # numpy's linear algebra takes its memory at its first use, and dies without it
     limit_memory(memory_bytes)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _parse_to_plain(raw_format: str, data: bytes) -> tuple[Any, list[str], Any, tuple[str, ...]] | Rejection:

@@ -104,6 +104,18 @@ def test_mistakes_end_with_a_sentence(crystals, tmp_path, monkeypatch, arguments
     assert "Traceback" not in result.output
 
 
+def test_names_are_shown_as_they_are_and_harmless(crystals, tmp_path):
+    (crystals / "[red]x\x1b[31m\u202e.png").write_bytes(b"x")
+    out = tmp_path / "[bold]out"
+    result = invoke("run", crystals, "--set", "toys", "--potential", TOY, "--out", out)
+    assert "ignored: 1 .png ([red]x\\x1b[31m\\u202e.png)" in result.output
+    assert f"results: {out}" in result.output
+    missing = invoke("run", tmp_path / "[red]no\x1b\n.cif", "--set", "toys", "--potential", TOY, "--out", out)
+    assert missing.exit_code == 2
+    assert "[red]no\\x1b\\n.cif' cannot be found" in missing.output
+    assert not {"\x1b", "\u202e"} & set(result.output + missing.output)
+
+
 def test_without_weights_nothing_is_marked(crystals, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     out = tmp_path / "results"

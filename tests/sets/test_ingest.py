@@ -123,3 +123,15 @@ def test_known_crystals_are_recorded_with_what_they_are(store, folder, fcc, tmp_
 def test_limit_takes_the_first(store, folder):
     assert len(ingest([folder], SET, store, limit=2).keys) == 2
     assert set(statuses(store)) == {"gen-a", "gen-b"}
+
+
+def test_labels_are_kept_and_what_is_ignored_is_told(store, folder):
+    (folder / "Lable.txt").write_text("a\tStable\ngone\tunStable\n")
+    (folder / "picture[1].png").write_bytes(b"x")
+    found = ingest([folder], SET, store)
+    assert str(found.ignored) == "1 .png (picture[1].png), 1 label without a crystal (gone)"
+    assert {d.id: d.labels for d in store.documents() if d.labels} == {"gen-a": {"phononbench": "Stable"}}
+    assert {c.id: c.labels for c in store.crystals(["gen-a", "gen-b"])} == {
+        "gen-a": {"phononbench": "Stable"},
+        "gen-b": {},
+    }

@@ -58,7 +58,7 @@ def test_set_yaml_beside_the_crystals(store, folder):
 
 
 def test_set_yaml_is_no_crystal(folder):
-    assert [raw.label for raw in read_inputs([folder])] == ["a"]
+    assert [raw.label for raw in read_inputs([folder])] == ["a.vasp"]
 
 
 def test_later_sources_go_before_earlier_ones(store, folder, tmp_path):

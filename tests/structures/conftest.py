@@ -1,17 +1,7 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pymatgen.core import Lattice, Structure
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    path = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip("shared data is not here")
-    return path
 
 
 @pytest.fixture

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pymatgen.core import Structure
+
+from phononbench_flows.structures import Parsed, Rejection, parse
+
 DEFAULT_ATOMS = "Na1 Na 0 0 0 1\nCl1 Cl 0.5 0.5 0.5 1"
 
 
@@ -74,3 +78,9 @@ unit_cell:
   - symbol: Cl
     coordinates: [ 0.5, 0.5, 0.5 ]
 """
+
+
+def parse_structure(raw_format: str, data: bytes) -> Structure | Rejection:
+    """The crystal of a file without the notes on it."""
+    parsed = parse(raw_format, data)
+    return parsed.structure if isinstance(parsed, Parsed) else parsed

@@ -56,8 +56,9 @@ def test_folder_takes_crystals_only_and_in_order(tmp_path: Path) -> None:
     (tmp_path / "x.cif").mkdir()  # a folder, whatever its name
     for name in ("b.cif", "a.vasp", "POSCAR", "CONTCAR_2", "c.poscar", "x.cif/in.CIF", "x.cif/POSCAR"):
         (tmp_path / name).write_text(CIF)
-    for name in ("notes.txt", "data.json", "table.csv", "plot.png", "._b.cif", "band.yaml", "set.zip"):
+    for name in ("notes.txt", "table.csv", "plot.png", "._b.cif", "band.yaml", "set.zip"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "data.json").write_text('{"energy": 1}')
     (tmp_path / "one.extxyz").write_text(FRAME)
     (tmp_path / "phonopy_disp.yaml").write_text(PHONOPY)
     (tmp_path / "p.yaml.xz").write_bytes(lzma.compress(PHONOPY.encode()))
@@ -66,15 +67,15 @@ def test_folder_takes_crystals_only_and_in_order(tmp_path: Path) -> None:
     assert [(raw.label, raw.format) for raw in raws] == [
         ("CONTCAR_2", "poscar"),
         ("POSCAR", "poscar"),
-        ("a", "poscar"),
+        ("a.vasp", "poscar"),
         ("b", "cif"),
-        ("c", "poscar"),
-        ("one", "extxyz"),
-        ("p", "phonopy"),
-        ("phonopy_disp", "phonopy"),
-        ("q", "phonopy"),
-        ("x.cif.POSCAR", "poscar"),
-        ("x.cif.in", "cif"),
+        ("c.poscar", "poscar"),
+        ("one.extxyz.1", "extxyz"),
+        ("p.yaml.xz", "phonopy"),
+        ("phonopy_disp.yaml", "phonopy"),
+        ("q.yaml.bz2", "phonopy"),
+        ("x.cif--POSCAR", "poscar"),
+        ("x.cif--in", "cif"),
     ]
     assert {raw.data for raw in raws if raw.format == "phonopy"} == {PHONOPY.encode()}
     assert raws[-1].source == f"{tmp_path}/x.cif/in.CIF"
@@ -140,11 +141,11 @@ def test_what_cannot_be_opened_is_rejected(tmp_path: Path) -> None:
         "loop": Reason.UNREADABLE_FILE,
         "folder": Reason.UNREADABLE_FILE,
         "pipe": Reason.UNREADABLE_FILE,
-        "empty": Reason.UNPARSABLE,
+        "empty.extxyz": Reason.UNPARSABLE,
         "large": Reason.FILE_TOO_LARGE,
-        "bad": Reason.UNREADABLE_FILE,
-        "bomb": Reason.FILE_TOO_LARGE,
-        "cut": Reason.UNREADABLE_FILE,
+        "bad.yaml.xz": Reason.UNREADABLE_FILE,
+        "bomb.yaml.xz": Reason.FILE_TOO_LARGE,
+        "cut.yaml.bz2": Reason.UNREADABLE_FILE,
     }
 
 
@@ -191,8 +192,8 @@ def test_list_file(tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     listing.write_text("# comment\n\nsub/a.cif\r\n  sub/POSCAR\nmissing.cif\nother.lst\n")
     assert reasons(read(listing)) == {
-        "sub.a": None,
-        "sub.POSCAR": None,
+        "sub--a": None,
+        "sub--POSCAR": None,
         "missing": Reason.UNREADABLE_FILE,
         "other.lst": Reason.UNSUPPORTED_FILE,
     }
@@ -207,17 +208,17 @@ def test_one_bad_frame_does_not_spoil_the_others(tmp_path: Path, count: int) -> 
     path.write_text(FRAME + f"{count}\n" + FRAME[2:] + FRAME)
     raws = read(path)
     assert [raw.source for raw in raws] == [f"{path}#{n}" for n in (1, 2, 3)]
-    assert reasons(raws) == {"many.1": None, "many.2": Reason.UNPARSABLE, "many.3": None}
+    assert reasons(raws) == {"many.extxyz.1": None, "many.extxyz.2": Reason.UNPARSABLE, "many.extxyz.3": None}
     assert raws[0].data == raws[2].data == FRAME.encode()
 
 
 def test_frame_without_a_count(tmp_path: Path) -> None:
     path = tmp_path / "many.extxyz"
     path.write_text("two\n" + FRAME[2:] + FRAME)
-    assert reasons(read(path)) == {"many.1": Reason.UNPARSABLE, "many.2": None}
+    assert reasons(read(path)) == {"many.extxyz.1": Reason.UNPARSABLE, "many.extxyz.2": None}
     # It is not clear where the frame before it ends, so that one is rejected with it.
     path.write_text(FRAME + "two\n" + FRAME[2:] + FRAME)
-    assert reasons(read(path)) == {"many.1": Reason.UNPARSABLE, "many.2": None}
+    assert reasons(read(path)) == {"many.extxyz.1": Reason.UNPARSABLE, "many.extxyz.2": None}
 
 
 def test_frames_that_are_too_large_or_cut_off(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_table(tmp_path: Path) -> None:
     raws = read(path, limits=ReadLimits(max_bytes=2000))
     assert [raw.format for raw in raws] == ["cif", "poscar", "json", "", "", "cif", "cif", "cif", "poscar"]
     assert [raw.source for raw in raws] == [f"{path}#{n}" for n in range(1, 10)]
-    assert [raw.label for raw in raws][:6] == ["mp-1", "mp-2", "mp-3", "mp-4", "mp-5", "t.6"]
+    assert [raw.label for raw in raws][:6] == ["mp-1", "mp-2", "mp-3", "mp-4", "mp-5", "t.csv.gz.6"]
     found = list(reasons(raws).values())
     assert found[3:5] == [Reason.UNPARSABLE] * 2
     assert found[8] == Reason.FILE_TOO_LARGE

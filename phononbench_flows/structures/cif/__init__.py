@@ -21,8 +21,8 @@ from phononbench_flows.structures.cif.digits import MINUS
 from phononbench_flows.structures.cif.expansion import Orbit, content, expand, merge
 from phononbench_flows.structures.cif.sites import Site, read_sites
 from phononbench_flows.structures.cif.symmetry import Reading, Symmetry, check_system, symmetry
-from phononbench_flows.structures.parsed import Parsed, RejectedError
-from phononbench_flows.structures.readers import Rejection
+from phononbench_flows.structures.parsed import Parsed
+from phononbench_flows.structures.raw import RejectedError, Rejection
 
 __all__ = ["parse_cif"]
 

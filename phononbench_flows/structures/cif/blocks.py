@@ -14,7 +14,7 @@ from typing import cast
 from gemmi import cif
 
 from phononbench_flows.outcomes import Reason
-from phononbench_flows.structures.parsed import RejectedError
+from phononbench_flows.structures.raw import RejectedError
 
 COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 UNKNOWN = {"", "?", "."}

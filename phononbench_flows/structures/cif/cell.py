@@ -9,7 +9,7 @@ from pymatgen.core.lattice import Lattice
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.cif.blocks import Block
 from phononbench_flows.structures.cif.digits import is_not_finite, read
-from phononbench_flows.structures.parsed import RejectedError
+from phononbench_flows.structures.raw import RejectedError
 
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")

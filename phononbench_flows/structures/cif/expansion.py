@@ -15,7 +15,7 @@ from phononbench_flows.structures.cif.counts import Content
 from phononbench_flows.structures.cif.digits import Number
 from phononbench_flows.structures.cif.operations import Operation, Operations, Vector
 from phononbench_flows.structures.cif.sites import Site
-from phononbench_flows.structures.parsed import RejectedError
+from phononbench_flows.structures.raw import RejectedError
 
 MAX_ATOMS = 20_000
 

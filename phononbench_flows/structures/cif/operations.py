@@ -16,7 +16,7 @@ import spglib
 
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.cif.digits import MINUS, read
-from phononbench_flows.structures.parsed import RejectedError
+from phononbench_flows.structures.raw import RejectedError
 
 MAX_OPERATIONS = 2_000
 

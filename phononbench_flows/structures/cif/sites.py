@@ -13,7 +13,7 @@ from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.checks import MAX_FRACTIONAL
 from phononbench_flows.structures.cif.blocks import COORDINATES, UNKNOWN, Block
 from phononbench_flows.structures.cif.digits import Number, is_not_finite, read
-from phononbench_flows.structures.parsed import RejectedError
+from phononbench_flows.structures.raw import RejectedError
 
 MAX_ATOM_LINES = 5_000
 

@@ -10,7 +10,7 @@ from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.cif.blocks import UNKNOWN, Block
 from phononbench_flows.structures.cif.operations import TRIVIAL, Operations, from_hall, from_triplets
 from phononbench_flows.structures.cif.settings import Setting, by_name, by_number
-from phononbench_flows.structures.parsed import RejectedError
+from phononbench_flows.structures.raw import RejectedError
 
 _NAMES = (
     "_symmetry_space_group_name_h-m",
