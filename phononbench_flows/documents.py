@@ -184,8 +184,12 @@ class CalculationDocument(_Crystal):
     status: Status = Field(Status.PENDING, description="What became of the crystal.")
     reason: Reason | None = Field(None, description="Code of why it was rejected or failed.")
     detail: str | None = Field(None, description="The reason in a sentence.")
+    gone: str | None = Field(None, description="Why it counts no more, in a sentence, if it is gone.")
     duplicate_of: str | None = Field(None, description="Id of the crystal of the set that it repeats.")
     known_as: str | None = Field(None, description="Name of the crystal of the reference set that it repeats.")
+    same_as: str | None = Field(
+        None, description="Id of the first crystal of the set whose relaxed crystal is the same; none for the first."
+    )
 
     symmetry_initial: Symmetry | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")
     symmetry_relaxed: Symmetry | None = Field(None, description="Symmetry after relaxation, at the same symprec.")

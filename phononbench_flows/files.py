@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,22 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a regular file. A pipe or device, which may have no end, is not opened.
+
+    Raises:
+        OSError: it is no regular file, has more than ``most`` bytes, or cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would be waited for
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(0, "it is not a regular file", str(path))
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise OSError(0, f"it may have at most {most} bytes", str(path))
+    return data
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import Protocol, load_protocol
-from phononbench_flows.sets.ingest import CrystalSet, calculation, describe, rejected, screened
+from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, screened
 from phononbench_flows.stability import Look, Stability, explain
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
 from phononbench_flows.steps.passing import pass_step
@@ -310,7 +310,6 @@ def _documents(given: Given, crystals: CrystalSet) -> tuple[CrystalDocument, Cal
     crystal = CrystalDocument(id=given.name, set=_SET, origin=given.origin)
     if isinstance(given.structure, Rejection):
         return crystal, rejected(calculation(crystal, crystals), given.structure)
-    describe(crystal, given.structure)
     crystal.notes = list(given.notes)
     return crystal, screened(crystal, given.structure, crystals)
 

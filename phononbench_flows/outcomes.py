@@ -9,7 +9,10 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What became of a crystal. Only ``pending`` is not final."""
+    """What became of a crystal. Only ``pending`` is not final.
+
+    ``gone`` is one whose file is no longer there or has another content now: it is told, and counts no more.
+    """
 
     PENDING = "pending"
     STABLE = "stable"
@@ -19,7 +22,11 @@ class Status(StrEnum):
     REJECTED = "rejected"
     DUPLICATE = "duplicate"
     KNOWN = "known"
+    GONE = "gone"
 
+
+COUNTED = {"status": {"$ne": Status.GONE.value}}
+"""MongoDB filter of the crystals that count: all but those that are gone."""
 
 READ, SCREENED = "read", "screened"
 """How far a crystal came before its first step; after that its stage is the name of the last step it completed."""

@@ -19,9 +19,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Repeats = Annotated[int, Field(ge=1, le=100)]
+Points = Annotated[int, Field(ge=1, le=1000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Half of what is too close for two atoms: beyond it, it would be open which atom is meant.
+Distance = Annotated[float, Field(gt=0, le=0.12, allow_inf_nan=False)]
 
 
 class ProtocolError(PhononBenchError):
@@ -41,9 +46,18 @@ class ScreeningSettings(_Part):
     max_volume_per_atom: Positive = Field(400.0, description="Largest volume per atom, in Å^3.")
     max_length: Positive = Field(200.0, description="Largest lattice parameter, in Å.")
     min_angle: Positive = Field(5.0, description="Smallest angle between two lattice vectors, in degrees.")
-    ltol: Positive = Field(0.2, description="StructureMatcher: fractional length tolerance.")
-    stol: Positive = Field(0.3, description="StructureMatcher: site tolerance, in units of (V/N)^(1/3).")
-    angle_tol: Positive = Field(5.0, description="StructureMatcher: angle tolerance, in degrees.")
+    ltol: Positive = Field(0.2, description="Reference set, StructureMatcher: fractional length tolerance.")
+    stol: Positive = Field(0.3, description="Reference set, StructureMatcher: site tolerance, in (V/N)^(1/3).")
+    angle_tol: Positive = Field(5.0, description="Reference set, StructureMatcher: angle tolerance, in degrees.")
+    same_distance: Distance = Field(
+        0.05,
+        description="Crystals of a set are the same if sites and lattice vectors are this close, in Å. Where their "
+        "space groups differ, only noise may tell them apart: at most three times the relaxation's symprec.",
+    )
+    same_distance_relaxed: Distance = Field(0.1, description="The same for relaxed crystals, in Å.")
+
+
+_YOUNGER = ("same_distance", "same_distance_relaxed")
 
 
 class RelaxationSettings(_Part):
@@ -66,7 +80,7 @@ class RelaxationSettings(_Part):
 class ForceConstantsSettings(_Part):
     """Finite displacements in a supercell of the relaxed cell (phonopy)."""
 
-    supercell: tuple[Count, Count, Count] = Field((2, 2, 2), description="Repeats of the cell as given.")
+    supercell: tuple[Repeats, Repeats, Repeats] = Field((2, 2, 2), description="Repeats of the cell as given.")
     distance: Positive = Field(0.01, description="Displacement of one atom, in Å.")
     diagonal: bool = Field(False, description="Allow displacements along diagonals (phonopy is_diagonal).")
     plusminus: Literal["auto", "both", "plus"] = Field(
@@ -81,7 +95,7 @@ class SpectrumSettings(_Part):
     """Where the frequencies are looked at."""
 
     path_points: Count = Field(101, description="Points on the longest segment of the seekpath path.")
-    mesh: tuple[Count, Count, Count] = Field((12, 12, 12), description="Regular mesh with Gamma in it.")
+    mesh: tuple[Points, Points, Points] = Field((12, 12, 12), description="Regular mesh with Gamma in it.")
 
 
 class Judgement(_Part):
@@ -122,6 +136,9 @@ class Protocol(_Part):
         content = self.model_dump(mode="json", exclude={"name"})
         if not content["further_steps"]:  # protocols without any are older than the key
             del content["further_steps"]
+        for key in _YOUNGER:  # as are those that do not differ from what these keys say by default
+            if getattr(self.screening, key) == ScreeningSettings.model_fields[key].default:
+                del content["screening"][key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def id_with(self, checkpoint_sha256: str) -> str:
@@ -157,17 +174,17 @@ def load_protocol(name_or_path: str) -> Protocol:
     if path.suffix not in {".yaml", ".yml"}:
         raise ProtocolError(f"no protocol {name_or_path!r}: use one of {', '.join(PRESETS)}, or a .yaml file")
     try:
-        given = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = read_plain_yaml(path)
+    except PlainYamlError as error:
         raise ProtocolError(f"protocol file {path} cannot be read: {error}") from error
-    if not isinstance(given, dict):
-        raise ProtocolError(f"protocol file {path} must hold keys and values")
     preset = given.pop("preset", "paper")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ProtocolError(f"protocol file {path}: no preset {preset!r}, only {', '.join(PRESETS)}")
     base = {**PRESETS[preset].model_dump(mode="json"), "name": path.stem}
     try:
         return Protocol.model_validate(_merged(base, given))
+    except RecursionError as error:
+        raise ProtocolError(f"protocol file {path} is nested too deeply") from error
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ProtocolError(f"protocol file {path}: {details}") from error

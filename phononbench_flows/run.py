@@ -16,12 +16,14 @@ from maggma.stores import MemoryStore
 
 from phononbench_flows import potentials
 from phononbench_flows.bounded import bounded
+from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
 from phononbench_flows.protocol import Protocol, load_protocol
 from phononbench_flows.results.export import write_results
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
 from phononbench_flows.sets.metadata import describe_set
+from phononbench_flows.sets.repeats import compare_relaxed
 from phononbench_flows.sets.retry import checked_reasons, retry
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.steps import steps_of
@@ -106,10 +108,10 @@ def judge_folder(
         watchers.on_ingested(found, again)
         with watchers.computing(store, crystals):
             run_here(crystals, found.keys, store, loaded, batch_atoms)
-        criteria = {"set": set_name, "protocol_id": crystals.protocol_id}
+        compare_relaxed(store, crystals.mine, chosen)
         folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
-        table = write_results(store.documents(criteria, sort={"id": 1}), folder, steps)
-        counts = funnel(store.query(criteria, ["status", "stage"]), described.n_generated)
+        table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
+        counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), described.n_generated)
     return JudgedSet(set_name, counts, table)
 
 

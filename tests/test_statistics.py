@@ -243,8 +243,9 @@ def test_rate_text():
 
 def test_funnel_of_any_documents_adds_up():
     random.seed(2)
+    counted = [status for status in Status if status is not Status.GONE]
     for size in (0, 1, 7, 500):
-        rows = [{"status": random.choice(list(Status)), "stage": random.choice(STAGES)} for _ in range(size)]
+        rows = [{"status": random.choice(counted), "stage": random.choice(STAGES)} for _ in range(size)]
         found = funnel(iter(rows))
         assert found.generated == size
         assert found.adds_up
@@ -257,6 +258,17 @@ def test_funnel_of_any_documents_adds_up():
         assert found.stable_per_relaxed.total == found.relaxed
         assert found.stable_per_generated.total == size
         assert found.stable <= found.relaxed <= size
+
+
+def test_what_is_gone_and_what_relaxed_into_another_is_told_apart():
+    rows = [{"status": "stable", "stage": "spectrum", "same_as": same_as} for same_as in (None, "a", "a")]
+    rows += [{"status": "gone", "stage": "spectrum"}, {"status": "pending", "stage": "relaxation", "same_as": None}]
+    found = funnel(rows)
+    assert (found.generated, found.gone, found.relaxed, found.unique_relaxed) == (4, 1, 3, 1)
+    assert found.adds_up
+    shown = text_of(found, "set")
+    assert "relaxed to different crystals" in shown
+    assert "1 crystals are gone" in shown
 
 
 def test_funnel_counts_plain_strings():

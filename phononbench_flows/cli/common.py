@@ -20,6 +20,7 @@ from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
 
 if TYPE_CHECKING:
+    from phononbench_flows.sets.ingest import Ingested
     from phononbench_flows.structures import Ignored
 
 app = typer.Typer(
@@ -33,13 +34,31 @@ err = Console(stderr=True, markup=False)
 # The extra that brings a package which only some commands need.
 _EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
 
+_TOLD = 10  # names of crystals told of, at most
+_LARGEST = 2**63  # integers beyond it no database holds
 _SET_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
+
+
+def _there(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            stop(f"input {harmless(path)} cannot be found: {why}")
+    return paths
+
+
+def _there_if_given(path: Path | None) -> Path | None:
+    return path and _there([path])[0]
+
 
 Inputs = Annotated[
     list[Path],
     typer.Argument(
+        callback=_there,
         help="Folders, zip or tar archives, files of crystals (CIF, POSCAR, extxyz, JSON, phonopy yaml), tables (csv, "
-        "tsv, parquet), ASE databases and trajectories, .pt of generators, lists of paths; compressed or not."
+        "tsv, parquet), ASE databases and trajectories, .pt of generators, lists of paths; compressed or not.",
     ),
 ]
 SetOption = Annotated[str, typer.Option("--set", help="Name of the set that these crystals are.")]
@@ -56,7 +75,10 @@ AboutOption = Annotated[
     ),
 ]
 ReferenceOption = Annotated[
-    Path | None, typer.Option("--reference", help="Crystals that count as known (any input that `run` takes).")
+    Path | None,
+    typer.Option(
+        "--reference", callback=_there_if_given, help="Crystals that count as known (any input that `run` takes)."
+    ),
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first so many crystals.")]
 Results = Annotated[Path, typer.Option("--out", help="Directory of the results, of any number of sets.")]
@@ -142,6 +164,52 @@ def chosen_protocol(name: str) -> Protocol:
     return chosen
 
 
+def checked_about(texts: list[str] | None) -> None:
+    """Stop at an ``--about`` that says nothing which is known, or names a file that cannot be used."""
+    from phononbench_flows.sets.metadata import check_about
+
+    check_about(texts or ())
+
+
+def checked_target(path: Path | None, *, folder: bool = False) -> None:
+    """Stop at a place to write to that cannot be a file, or a folder: what is found could not be written there."""
+    if path is None:
+        return
+    with sentences():
+        try:
+            place = next(place for place in (path, *path.absolute().parents) if place.exists())
+        except ValueError as error:  # it holds a zero byte
+            stop(f"{path} cannot be written to: {error}")
+    if place != path and not place.is_dir():
+        stop(f"{path} cannot be made: {place} is no folder")
+    if place == path and folder and not place.is_dir():
+        stop(f"{path} is there, and is no folder")
+    if place == path and not folder and (place.is_dir() or place.is_fifo()):
+        stop(f"{path} is there, and is no file")
+
+
+def say_ingested(found: Ingested, again: int) -> None:
+    """What a run has found: counts, and the crystals that are not what they were."""
+    counts = f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run"
+    err.print(counts + (f", {again} tried again" if again else ""), style="dim", markup=False, soft_wrap=True)
+    say_told(found)
+
+
+def say_told(found: Ingested) -> None:
+    """The crystals that are not what they were, by name as far as these are few."""
+    told = {
+        "changed, judged anew": found.changed_ids,
+        "gone, no longer counted": found.gone_ids,
+        "compared anew with others": found.again_ids,
+    }
+    for what, names in told.items():
+        if names:
+            more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+            err.print(
+                f"{len(names)} {what}: {', '.join(names[:_TOLD])}{more}", style="dim", markup=False, soft_wrap=True
+            )
+
+
 def checked_set_name(name: str) -> str:
     """The name of ``--set``; it begins every structure id."""
     if not _SET_PATTERN.match(name):
@@ -158,8 +226,12 @@ def _condition(text: str) -> tuple[str, str | float | bool]:
     key, separator, value = text.partition("=")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key):
         stop(f"--condition {text!r}: KEY=VALUE is needed, with a KEY of letters, digits and '_'")
+    if any("\ud800" <= c <= "\udfff" for c in value):  # what the shell gave is no UTF-8
+        stop(f"--condition {text!r}: the value is no text")
     try:
         read = json.loads(value, parse_constant=str)
-    except ValueError:
+    except (ValueError, RecursionError):
         return key, value
+    if isinstance(read, int | float) and not abs(read) < _LARGEST:  # nor is it, where it is not a number
+        stop(f"--condition {text!r}: {value[:30]} is no number that can be kept")
     return key, read if isinstance(read, (bool, int, float)) else value

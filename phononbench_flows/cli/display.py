@@ -42,13 +42,15 @@ def funnel_table(funnel: Funnel, set_name: str) -> Table:
     add("failed", funnel.failed, style="yellow" if funnel.failed else "")
     add("  in the relaxation", funnel.failed_relaxation, style="dim", shown=funnel.failed > 0)
     add("  after the relaxation", funnel.failed - funnel.failed_relaxation, style="dim", shown=funnel.failed > 0)
+    add("relaxed to different crystals", funnel.unique_relaxed, shown=funnel.relaxed_again > 0)
     add("pending", funnel.pending, shown=funnel.pending > 0)
     add("judged", funnel.judged)
     add("  stable", funnel.stable, style="green")
     add("  unstable", funnel.unstable, style="red", last=not funnel.undecided)
     add("undecided", funnel.undecided, style="yellow", shown=funnel.undecided > 0, last=True)
+    gone = f"{funnel.gone} crystals are gone, and are not counted\n" if funnel.gone else ""
     table.caption = Text(
-        f"stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n"
+        f"{gone}stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n"
         f"stable per generated {rate_text(funnel.stable_per_generated)}\n"
         "in brackets Wilson's 95 % confidence interval"
     )
@@ -73,6 +75,8 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     yield "detail", document.detail
     yield "duplicate of", document.duplicate_of
     yield "known as", document.known_as
+    yield "relaxed, the same as", document.same_as
+    yield "gone", document.gone
     yield "set", document.set
     yield "source", document.origin.source
     yield "made from", document.origin.parent

@@ -25,11 +25,14 @@ from phononbench_flows.cli.common import (
     SetOption,
     SettingOption,
     app,
+    checked_about,
     checked_set_name,
+    checked_target,
     chosen_protocol,
     err,
     out,
     read_conditions,
+    say_ingested,
     sentences,
     tell_ignored,
 )
@@ -41,10 +44,57 @@ if TYPE_CHECKING:
     from phononbench_flows.cli.progress import Progress
     from phononbench_flows.judging import JudgedCrystal
     from phononbench_flows.sets.ingest import CrystalSet, Ingested
+    from phononbench_flows.sets.looking import Looked
     from phononbench_flows.store import ResultsStore
 
 potentials_app = typer.Typer(help="List interatomic potentials, and fetch their weights.")
 app.add_typer(potentials_app, name="potentials")
+
+
+@app.command("screen")
+def screen_crystals(
+    inputs: Inputs,
+    protocol: ProtocolOption = "paper",
+    reference: ReferenceOption = None,
+    limit: LimitOption = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the lines as a table there, too.")
+    ] = None,
+) -> None:
+    """Read and screen crystals, a line each: accepted, rejected and why, duplicate of what. Nothing is computed."""
+    chosen = chosen_protocol(protocol)
+    checked_target(csv_path)
+    with sentences():
+        from phononbench_flows.cli.looking import show_looked, write_looked
+
+        found = _look(inputs, chosen, None, reference, limit)
+        show_looked(found)
+        if csv_path is not None:
+            write_looked(found, csv_path)
+
+
+def _look(
+    inputs: list[Path], protocol: Protocol, elements: frozenset[str] | None, reference: Path | None, limit: int | None
+) -> list[Looked]:
+    from phononbench_flows.structures import start_early
+
+    start_early()
+    from phononbench_flows.sets.looking import look
+    from phononbench_flows.structures import Ignored
+
+    ignored = Ignored()
+    with err.status("reading and screening crystals") as status:
+        found = look(
+            inputs,
+            protocol,
+            elements=elements,
+            reference=reference,
+            limit=limit,
+            ignored=ignored,
+            on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
+        )
+    tell_ignored(ignored)
+    return found
 
 
 @app.command()
@@ -62,25 +112,39 @@ def run(
     retry: RetryOption = None,
     device: DeviceOption = "auto",
     batch_atoms: BatchOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be computed, and what it costs; write nothing.")
+    ] = False,
 ) -> None:
     """Judge every crystal of a set on this machine. Run again, it computes only what is missing."""
     checked_set_name(set_name)
     chosen, conditions = chosen_protocol(protocol), read_conditions(condition)
-    err.print(f"loading {potential}", style="dim")
+    with sentences():
+        from phononbench_flows.potentials import check_asked, parse_settings
+        from phononbench_flows.sets.retry import checked_reasons
+
+        # Whatever can be wrong with what was asked is told before anything heavy is imported.
+        checked_reasons(retry or ())
+        settings = parse_settings(setting or ())
+        check_asked(potential, device, settings)
+        checked_about(about)
+        checked_target(out_dir, folder=True)
+    if dry_run:
+        _dry_run(inputs, set_name, chosen, potential, out_dir, reference, limit)
+        return
+    err.print(f"loading {potential}", style="dim", markup=False)
     with sentences():
         from phononbench_flows.structures import start_early
 
         start_early()
         from phononbench_flows.cli.display import funnel_table
-        from phononbench_flows.potentials import parse_settings
         from phononbench_flows.run import Watchers, judge_folder
 
         with err.status("reading and screening crystals") as status:
 
             def ingested(found: Ingested, again: int) -> None:
                 status.stop()
-                counts = f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run"
-                err.print(counts + (f", {again} tried again" if again else ""), style="dim")
+                say_ingested(found, again)
                 tell_ignored(found.ignored)
 
             judged = judge_folder(
@@ -88,7 +152,7 @@ def run(
                 set_name,
                 out=out_dir,
                 potential=potential,
-                potential_settings=parse_settings(setting or ()),
+                potential_settings=settings,
                 protocol=chosen,
                 device=device,
                 batch_atoms=batch_atoms,
@@ -104,8 +168,41 @@ def run(
                 ),
             )
         out.print(funnel_table(judged.funnel, set_name))
-        places = f"results: {harmless(judged.table)}\nstable crystals: {harmless(judged.table.parent / 'stable')}"
-        out.print(places, soft_wrap=True, highlight=False)
+        folder = harmless(judged.table.parent)
+        said = f"results: {folder}/{judged.table.name}\nstable crystals: {folder}/stable"
+        out.print(said, soft_wrap=True, highlight=False)
+
+
+def _dry_run(
+    inputs: list[Path],
+    set_name: str,
+    protocol: Protocol,
+    potential: str,
+    out_dir: Path,
+    reference: Path | None,
+    limit: int | None,
+) -> None:
+    with sentences():
+        from phononbench_flows import potentials
+        from phononbench_flows.cli.looking import show_costs, show_looked
+        from phononbench_flows.documents import PotentialRecord
+        from phononbench_flows.sets.earlier import known_calculations
+        from phononbench_flows.sets.ingest import CrystalSet
+        from phononbench_flows.sets.looking import costs, left_to_compute
+        from phononbench_flows.store import ResultsStore
+
+        identified = potentials.identify(potential)
+        elements = identified.source.elements(identified.path)
+        record = PotentialRecord(name=potential, checkpoint_sha256=identified.sha256)
+        crystals = CrystalSet(set_name, {}, protocol, record, elements)
+        found = _look(inputs, protocol, elements, reference, limit)
+        there = {}
+        if (out_dir / "results.sqlite").is_file():
+            with ResultsStore.open(out_dir.absolute()) as store:
+                there = known_calculations(crystals, store)
+        waiting = left_to_compute(found, set_name, there)
+        show_looked(found)
+        show_costs(len(waiting), costs(waiting, protocol))
 
 
 def _progress(store: ResultsStore, crystals: CrystalSet) -> Progress:
@@ -138,12 +235,16 @@ def judge_files(
     Exit code 0: all are stable. 1: some are not. 2: some could not be judged, or the command could not run.
     """
     chosen = chosen_protocol(protocol)
+    checked_target(save, folder=True)
     with sentences():
+        from phononbench_flows.potentials import check_asked, parse_settings
+
+        settings = parse_settings(setting or ())
+        check_asked(potential, device, settings)
         from phononbench_flows.structures import Ignored, parse_all, read_inputs, start_early
 
         start_early()
         from phononbench_flows.judging import given, judge_given
-        from phononbench_flows.potentials import parse_settings
 
         with err.status("reading crystals") as status:
             ignored = Ignored()
@@ -156,7 +257,7 @@ def judge_files(
                 potential=potential,
                 device=device,
                 batch_atoms=batch_atoms,
-                potential_settings=parse_settings(setting or ()),
+                potential_settings=settings,
                 on_step=lambda name, number: status.update(f"{name.replace('_', ' ')} of {number} crystals"),
             )
         for result in results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from rich.text import Text
 from phononbench_flows.cli.common import (
     ConditionOption,
     app,
+    checked_target,
     chosen_protocol,
     err,
     out,
@@ -76,8 +78,18 @@ def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
         spec = full_spec(where) if where else configured_spec()
         if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
             stop(f"there are no results in {spec['path']}")
-        with ResultsStore.open(spec) as store:
-            yield store
+        try:
+            with ResultsStore.open(spec) as store:
+                yield store
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+            # Rows are read without being checked, field by field: a hundred thousand have to be counted in seconds.
+            if os.environ.get("PHONONBENCH_TRACEBACK"):
+                raise
+            place = " ".join(spec.values())
+            stop(
+                f"{place}: the results do not hold what they should ({type(error).__name__}: {error}); are they "
+                "damaged, or another version's? With PHONONBENCH_TRACEBACK=1 it is said where"
+            )
 
 
 @app.command()
@@ -110,6 +122,7 @@ def report(
     ] = 500,
 ) -> None:
     """Write the report: tables, figures, and one page that needs no network."""
+    checked_target(out_dir, folder=True)
     with _opened(where) as store:
         from phononbench_flows.report import write_report
         from phononbench_flows.tables.rows import read_crystals
@@ -168,6 +181,7 @@ def query(
         stop(f"--format {form} needs --out")
     if out_path is not None and form is Format.TABLE:
         stop("a table goes to the terminal: for --out choose another --format")
+    checked_target(out_path, folder=form in {Format.CIF, Format.PHONOPY, Format.BAND})
     with _opened(where) as store:
         from phononbench_flows.results.query import CrystalQuery, Range, criteria, parse_where
         from phononbench_flows.steps.order import steps_named
@@ -279,6 +293,7 @@ def show(
     figures: Annotated[Path | None, typer.Option(help="Directory for the band structure's PNG and HTML.")] = None,
 ) -> None:
     """Print one crystal and its structure, and draw its band structure."""
+    checked_target(figures, folder=True)
     with _opened(where) as store:
         from phononbench_flows.cli.display import crystal_table, structure_table
         from phononbench_flows.results.show import draw
@@ -313,6 +328,7 @@ def pack(
 ) -> None:
     """Pack an evaluated set into one file that others can verify and unpack."""
     chosen = chosen_protocol(protocol) if protocol else None
+    checked_target(out_path)
     with _opened(where) as store, tempfile.TemporaryDirectory(prefix="phononbench-report-") as folder:
         from phononbench_flows.results import bundle
 
@@ -346,9 +362,11 @@ def unpack(
     path: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A bundle made by `pack`.")], where: Where = None
 ) -> None:
     """Verify a bundle, and put its set into a store of your own."""
-    with _opened(where, new=True) as store:
+    with sentences():
         from phononbench_flows.results import bundle
 
+        bundle.look_into(path)  # before a store is made for it
+    with _opened(where, new=True) as store:
         _say(bundle.unpack(path, store), path)
 
 

@@ -17,6 +17,7 @@ from pymongo import IndexModel
 
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.files import replacing
+from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 from phononbench_flows.store.connection import masked, mongo_uri
 
 LEDGER = "phononbench_chunks"
@@ -89,11 +90,11 @@ def address(lp: LaunchPad) -> str:
 
 def _read_settings(file: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(file.read_text())
+        settings = read_plain_yaml(file)
         mode = file.stat().st_mode
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, PlainYamlError) as error:
         raise LaunchError(f"the LaunchPad file {file} cannot be read: {error}") from error
-    if not isinstance(settings, dict) or "host" not in settings:
+    if "host" not in settings:
         raise LaunchError(f"{file} does not describe a LaunchPad: it has no `host`")
     if (settings.get("password") or (settings.get("mongoclient_kwargs") or {}).get("password")) and mode & 0o077:
         raise LaunchError(f"{file} holds a password and is open to others; run: chmod 600 {file}")

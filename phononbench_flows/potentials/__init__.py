@@ -9,7 +9,7 @@ Nothing heavy is imported before a potential is loaded.
 """
 
 from phononbench_flows.potentials.checkpoints import Checkpoint, fetch, identify, readiness
-from phononbench_flows.potentials.loading import load
+from phononbench_flows.potentials.loading import check_asked, load
 from phononbench_flows.potentials.neighbours import neighbour_list
 from phononbench_flows.potentials.potential import Potential
 from phononbench_flows.potentials.registry import (
@@ -37,6 +37,7 @@ __all__ = [
     "PotentialError",
     "Setting",
     "Source",
+    "check_asked",
     "distributions",
     "fetch",
     "find_source",

@@ -36,22 +36,36 @@ def identify(name: str) -> Checkpoint:
     settings = source.settings.encode()
     if source.checkpoint is None:
         return Checkpoint(name, source, None, hashlib.sha256(settings).hexdigest())
-    path = source.checkpoint()
+    path = require_weights(name, source)
     try:
         data = path.read_bytes()
     except OSError as error:
-        how = (
-            f"on a machine with network run `phononbench potentials fetch {name}`, or copy the file there"
-            if source.download
-            else source.obtain
-        )
-        raise PotentialError(f"the weights of {name} are not at {path}: {how}") from error
+        raise PotentialError(f"the weights of {name} cannot be read: {error}") from error
     if source.download and _git_blob(data) != source.download.git_blob:
         raise PotentialError(
             f"{path} is not the published checkpoint of {name} (damaged or half downloaded?): "
             f"delete it and run `phononbench potentials fetch {name}`"
         )
     return Checkpoint(name, source, path, hashlib.sha256(data + settings).hexdigest())
+
+
+def require_weights(name: str, source: Source) -> Path:
+    """Path of the weights of a potential that has some.
+
+    Raises:
+        PotentialError: there is no regular file; a pipe or device may have no end.
+    """
+    path = source.checkpoint() if source.checkpoint else Path()
+    if path.is_file():
+        return path
+    if path.exists():
+        raise PotentialError(f"the weights of {name} cannot be {path}: it is not a regular file")
+    how = (
+        f"on a machine with network run `phononbench potentials fetch {name}`, or copy the file there"
+        if source.download
+        else source.obtain
+    )
+    raise PotentialError(f"the weights of {name} are not at {path}: {how}")
 
 
 def require_package(name: str, source: Source) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.potentials import registry
-from phononbench_flows.potentials.checkpoints import identify, require_package
+from phononbench_flows.potentials.checkpoints import identify, require_package, require_weights
 from phononbench_flows.potentials.potential import Potential
 from phononbench_flows.potentials.settings import checked, require
 from phononbench_flows.potentials.source import PotentialError, Setting
@@ -42,6 +43,21 @@ def load(name: str, device: str = "auto", settings: Mapping[str, Setting] | None
     return _load(name, device, tuple(given.items()))
 
 
+def check_asked(name: str, device: str, settings: Mapping[str, Setting] | None = None) -> None:
+    """Make sure that a potential can be asked for so, as far as that is known without importing anything of it.
+
+    Raises:
+        PotentialError: there is no such potential, device or setting, or its package or weights are not here.
+    """
+    source = registry.find_source(name)
+    require_package(name, source)
+    checked(name, source, settings)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise PotentialError(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N")
+    if source.checkpoint is not None:
+        require_weights(name, source)
+
+
 @lru_cache(maxsize=4)
 def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> Potential:
     checkpoint = identify(name)
@@ -52,7 +68,14 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
     if device == "cpu":
         _keep_freed_memory()
     source = checkpoint.source
-    model = source.load(checkpoint.path, torch.device(device), **dict(settings))
+    try:
+        model = source.load(checkpoint.path, torch.device(device), **dict(settings))
+        elements = source.elements(checkpoint.path)
+    except (PotentialError, ImportError):
+        raise
+    except Exception as error:  # whatever a family's own code makes of a file that is broken, or none of its own
+        said = (str(error).splitlines() or [""])[0][:300]
+        raise PotentialError(f"{name} cannot be loaded: {type(error).__name__}: {said}") from error
     dtype = str(getattr(model, "_model_dtype", model.dtype)).removeprefix("torch.")
     if model.dtype != torch.float64:
         model = _in_float64(model)
@@ -64,7 +87,7 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         name=name,
         model=model,
         checkpoint_sha256=checkpoint.sha256,
-        elements=source.elements(checkpoint.path),
+        elements=elements,
         dtype=dtype,
         device=device,
         settings=dict(settings),

@@ -32,7 +32,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Setting]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

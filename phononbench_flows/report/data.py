@@ -12,7 +12,7 @@ import pandas as pd
 
 from phononbench_flows.documents import BlobRef
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.outcomes import Status
+from phononbench_flows.outcomes import COUNTED, Status
 from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
 from phononbench_flows.report.contents import Content
 from phononbench_flows.store import ResultsStore
@@ -135,7 +135,7 @@ def _with_structures(
 
 
 def _criteria(crystals: Crystals) -> dict[str, Any]:
-    return {"set": {"$in": list(crystals.sets)}, "protocol_id": crystals.judge.protocol_id}
+    return COUNTED | {"set": {"$in": list(crystals.sets)}, "protocol_id": crystals.judge.protocol_id}
 
 
 def protocol_thresholds(store: ResultsStore, crystals: Crystals) -> list[float]:

@@ -44,7 +44,7 @@ from phononbench_flows.documents import (
     calculation_key,
 )
 from phononbench_flows.errors import PhononBenchError
-from phononbench_flows.outcomes import Status
+from phononbench_flows.outcomes import COUNTED, Status
 from phononbench_flows.protocol import PRESETS, Protocol
 from phononbench_flows.results.export import json_line, write_extxyz
 from phononbench_flows.stability import assess, decisive
@@ -103,13 +103,13 @@ class _Seen:
 
     protocol: Protocol
     force_constants: bool
-    rows: list[dict[str, str]] = field(default_factory=list)
+    rows: list[dict[str, str | None]] = field(default_factory=list)
     blobs: dict[str, BlobRef] = field(default_factory=dict)
     versions: set[str] = field(default_factory=set)
     potential: PotentialRecord | None = None
 
     def add(self, document: CalculationDocument) -> None:
-        self.rows.append({"status": document.status, "stage": document.stage})
+        self.rows.append({"status": document.status, "stage": document.stage, "same_as": document.same_as})
         self.potential = self.potential or document.potential
         for name, ref in document.arrays.items():
             if name != "force_constants" or self.force_constants:
@@ -180,7 +180,7 @@ def pack(
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=out.parent) as folder:
         path = Path(folder) / "bundle"
         with _Archive(path) as archive:
-            documents = store.documents({"set": set_name, "protocol_id": protocol_id}, sort={"id": 1})
+            documents = store.documents({"set": set_name, "protocol_id": protocol_id} | COUNTED, sort={"id": 1})
             _add_documents(archive, _with_crystals(documents, store), seen, Path(folder))
             archive.add(PROTOCOL, io.BytesIO(chosen.to_yaml().encode()))
             archive.add(SET, io.BytesIO(_set_text(about).encode()))
@@ -334,6 +334,16 @@ def verify(path: Path) -> Manifest:
     return manifest
 
 
+def look_into(path: Path) -> None:
+    """Make sure that a file is a bundle by the names of its members, which takes no time.
+
+    Raises:
+        BundleError: it is none.
+    """
+    with _opened(path):
+        pass
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """A bundle whose members' names are safe, each once.
@@ -341,6 +351,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         BundleError: it is no such thing, or a damage shows while it is read.
     """
+    if path.exists() and not path.is_file():  # a pipe or device may have no end
+        raise BundleError(f"{path.name} is no bundle: it is not a regular file")
     try:
         bundle = zipfile.ZipFile(path)
     except (OSError, *_DAMAGE) as error:

@@ -61,6 +61,7 @@ _TRAILING = (
         lambda d: d.labels.get("phononbench"),
         "What PhononBench's released data say of it: `Stable` or `unStable`.",
     ),
+    Column("same_as", lambda d: d.same_as, "Id of the first crystal of the set that is the same when relaxed."),
     Column("parent", lambda d: d.origin.parent, "Id of the crystal that it was made from."),
     Column("stage", lambda d: d.stage, "Last step that it passed."),
     Column("elements", lambda d: " ".join(d.elements), "Element symbols."),

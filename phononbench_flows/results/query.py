@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,17 +129,31 @@ def parse_where(text: str) -> dict[str, Any]:
     """
     try:
         where = json.loads(text)
-    except ValueError as error:
+        _check_patterns(where)
+    except (ValueError, RecursionError) as error:
         raise QueryError(f"the filter is no JSON: {error}") from error
     if not isinstance(where, dict):
         raise QueryError('the filter has to be a JSON object, such as {"nsites": {"$lte": 8}}')
     return where
 
 
+def _check_patterns(value: Any) -> None:
+    """Regular expressions are looked at here: a store meets them only where a document has the field."""
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+        if name == "$regex" and isinstance(item, str):
+            try:
+                re.compile(item)
+            except re.error as error:
+                raise QueryError(f"the pattern {item!r} is none: {error}") from error
+        _check_patterns(item)
+
+
 def _judged(statuses: Sequence[str], threshold: float | None) -> dict[str, Any]:
     if threshold is None:
         return {"status": _any_of(statuses)} if statuses else {}
     verdicts = set(statuses).intersection(_JUDGED)
+    if not -math.inf < threshold < math.inf:
+        raise QueryError(f"a threshold has to be a number, not {threshold:g}")
     if threshold > 0:
         raise QueryError(f"a threshold of {threshold:g} THz makes no sense: imaginary frequencies are negative")
     if len(verdicts) != 1:

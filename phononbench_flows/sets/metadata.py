@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.errors import PhononBenchError
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
+
+if TYPE_CHECKING:
+    from phononbench_flows.store import ResultsStore
 
 SET_FILE = "set.yaml"
 KEYS = tuple(name for name in SetDocument.model_fields if name not in {"set", "updated_at"})
@@ -70,6 +72,16 @@ def describe_set(
     return document
 
 
+def check_about(about: Iterable[str]) -> None:
+    """Make sure that these can be used, without a store.
+
+    Raises:
+        SetError: as :func:`describe_set`.
+    """
+    for text in about:
+        _about(text)
+
+
 def _refuse_contradiction(files: Sequence[Path]) -> None:
     """Two folders of one set must not say different things of it."""
     said: dict[str, tuple[Any, Path]] = {}
@@ -92,15 +104,9 @@ def _about(text: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
-            text = stream.read(_MAX_BYTES + 1)
-        given = yaml.safe_load(text) if len(text) <= _MAX_BYTES else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise SetError(f"{path} cannot be read: {why}") from error
-    if not isinstance(given, dict):
-        raise SetError(f"{path} must hold keys and values, at most {_MAX_BYTES} bytes of them")
-    return _checked(given, str(path))
+        return _checked(read_plain_yaml(path, _MAX_BYTES), str(path))
+    except PlainYamlError as error:
+        raise SetError(f"{path} cannot be read: {error}") from error
 
 
 def _checked(given: dict[Any, Any], where: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Funnel:
         stable: those of ``judged`` that are stable.
         pending: not finished.
         not_handed_in: those of ``generated`` that have no document.
+        relaxed_again: those of ``relaxed`` whose relaxed crystal is the same as that of another one before them.
+        gone: crystals whose file is there no more; they are not among those ``generated``.
     """
 
     generated: int
@@ -43,6 +45,8 @@ class Funnel:
     stable: int
     pending: int
     not_handed_in: int = 0
+    relaxed_again: int = 0
+    gone: int = 0
 
     @property
     def unique(self) -> int:
@@ -58,6 +62,11 @@ class Funnel:
     def relaxed(self) -> int:
         """Finished crystals that were relaxed: judged, undecided, and those that failed afterwards."""
         return self.judged + self.undecided + self.failed - self.failed_relaxation
+
+    @property
+    def unique_relaxed(self) -> int:
+        """Different crystals among the relaxed ones; those that fell into one are counted once."""
+        return self.relaxed - self.relaxed_again
 
     @property
     def unstable(self) -> int:
@@ -93,10 +102,10 @@ def was_relaxed(status: str, stage: str) -> bool:
 
 
 def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) -> Funnel:
-    """The funnel of some crystals, from the ``status`` and ``stage`` of each one's document.
+    """The funnel of some crystals, from the ``status`` and ``stage`` of each one's document, and its ``same_as``.
 
     Args:
-        rows: one per document.
+        rows: one per document; one without ``same_as`` repeats no other when relaxed.
         n_generated: how many were generated, where that is known; what is more than the rows was not handed in.
 
     Raises:
@@ -104,11 +113,14 @@ def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) ->
         KeyError: a row without them.
     """
     counts: Counter[Status] = Counter()
-    failed_relaxation = 0
+    failed_relaxation = relaxed_again = 0
     for row in rows:
         status = Status(row["status"])
         counts[status] += 1
-        failed_relaxation += status is Status.FAILED and not was_relaxed(status, row["stage"])
+        relaxed = was_relaxed(status, row["stage"])
+        failed_relaxation += status is Status.FAILED and not relaxed
+        relaxed_again += relaxed and row.get("same_as") is not None
+    gone = counts.pop(Status.GONE, 0)
     not_handed_in = max(0, (n_generated or 0) - counts.total())
     return Funnel(
         generated=counts.total() + not_handed_in,
@@ -122,4 +134,6 @@ def funnel(rows: Iterable[Mapping[str, Any]], n_generated: int | None = None) ->
         stable=counts[Status.STABLE],
         pending=counts[Status.PENDING],
         not_handed_in=not_handed_in,
+        relaxed_again=relaxed_again,
+        gone=gone,
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from phononbench_flows.store.blobs import BlobError
 from phononbench_flows.store.collection import StoreError
-from phononbench_flows.store.results_store import ResultsStore, open_store
+from phononbench_flows.store.results_store import ResultsStore, can_be_stored, open_store
 from phononbench_flows.store.specs import (
     DEFAULT_DATABASE,
     DEFAULT_STORE,
@@ -33,6 +33,7 @@ __all__ = [
     "ResultsStore",
     "Spec",
     "StoreError",
+    "can_be_stored",
     "cluster_spec",
     "configured_spec",
     "full_spec",

@@ -79,10 +79,15 @@ class Collection(Protocol):
         ...
 
 
+_LARGEST = 2**63 - 1
+
+
 def _non_finite(value: Any, path: str = "") -> str | None:
-    """Dotted path of the first NaN or infinity within a document, if there is one."""
+    """Dotted path of the first NaN, infinity or too large integer within a document, if there is one."""
     if isinstance(value, float | np.floating):
         return None if math.isfinite(value) else path
+    if isinstance(value, int):
+        return None if abs(value) <= _LARGEST else path
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
         items = value.items()
@@ -93,10 +98,10 @@ def _non_finite(value: Any, path: str = "") -> str | None:
 
 
 def refuse_non_finite(key: Any, document: Mapping[str, Any]) -> None:
-    """Raise StoreError, naming the field, if a document holds NaN or infinity anywhere."""
+    """Raise StoreError, naming the field, if a document holds NaN, infinity or a too large integer anywhere."""
     path = _non_finite(document)
     if path is not None:
-        raise StoreError(f"Document '{key}' was not stored: '{path}' is NaN or infinite.")
+        raise StoreError(f"Document '{key}' was not stored: '{path}' is NaN or infinite, or has more than 64 bits.")
 
 
 def as_json(document: Mapping[str, Any]) -> str:

@@ -16,7 +16,15 @@ from pydantic_core import PydanticSerializationError
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store.blobs import Blobs, BlobStore
-from phononbench_flows.store.collection import Collection, Criteria, Properties, SortSpec, StoreError, refuse_non_finite
+from phononbench_flows.store.collection import (
+    Collection,
+    Criteria,
+    Properties,
+    SortSpec,
+    StoreError,
+    as_json,
+    refuse_non_finite,
+)
 from phononbench_flows.store.mongo import (
     CALCULATION_INDEXES,
     CRYSTAL_INDEXES,
@@ -51,6 +59,15 @@ def _plain(key: str, doc: BaseModel) -> dict[str, Any]:
         return {"key": key} | doc.model_dump(mode="json")
     except PydanticSerializationError as error:
         raise StoreError(f"Document '{key}' was not stored: {error}.") from error
+
+
+def can_be_stored(doc: CrystalDocument | CalculationDocument) -> bool:
+    """Whether a store takes a document: plain JSON without NaN, infinity, or integers that no database holds."""
+    try:
+        as_json(_plain(doc.key, doc))
+    except StoreError:
+        return False
+    return True
 
 
 class ResultsStore:

@@ -362,11 +362,20 @@ class SQLiteStore(Store):
             sql = "SELECT number, document FROM documents WHERE number IN (SELECT value FROM json_each(?))"
             texts = dict(self._select(sql, [json.dumps(lot)]))
             for number in lot:
-                document = orjson.loads(texts.get(number, "null"))
+                document = self._loaded(number, texts)
                 if document is None or any(document.get(field) not in among for field, among in members.items()):
                     continue
                 if _matches(rest, document):
                     yield number, document
+
+    def _loaded(self, number: int, texts: Mapping[int, Any]) -> dict[str, Any] | None:
+        try:
+            document = orjson.loads(texts.get(number, "null"))
+        except (orjson.JSONDecodeError, TypeError) as error:
+            raise StoreError(f"{self.path} is damaged: row {number} is no JSON ({error}).") from error
+        if document is not None and not isinstance(document, dict):
+            raise StoreError(f"{self.path} is damaged: row {number} is no document.")
+        return document
 
     def _select(self, sql: str, parameters: list[str]) -> list[tuple[Any, ...]]:
         """All rows of a statement: a cursor left open would keep the write-ahead log from being emptied."""

@@ -1,4 +1,4 @@
-"""Which crystals are the same: exactly (a hash), or by StructureMatcher (within a set, or in a reference)."""
+"""A crystal's hash, and which crystal of a reference set it repeats. Within a set see :mod:`.same`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import numpy as np
 from pymatgen.core.structure import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from phononbench_flows.protocol import ScreeningSettings
+from phononbench_flows.protocol import Protocol
 from phononbench_flows.structures.checks import check
 from phononbench_flows.structures.parsing import parse_all
 from phononbench_flows.structures.raw import Rejection
 from phononbench_flows.structures.readers import read_inputs
+from phononbench_flows.structures.same import unhanded
+from phononbench_flows.symmetry import symmetry
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def content_hash(structure: Structure) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A crystal in a fraction of a Structure's memory: a Matcher may keep a hundred thousand."""
+    """A crystal in a fraction of a Structure's memory: a reference set may hold a hundred thousand."""
 
     matrix: np.ndarray
     species: tuple[Any, ...]
@@ -53,50 +55,49 @@ class _Packed:
         return Structure(self.matrix, self.species, self.coordinates)
 
 
-class Matcher:
-    """Representatives by name, and the question which of them a crystal repeats.
+_Kind = tuple[str, int | None]
 
-    It answers as ``StructureMatcher(ltol, stol, angle_tol).fit`` does, with each crystal reduced once, and
-    compared only with those of its formula and its number of atoms in the reduced primitive cell.
+
+class ReferenceSet:
+    """Crystals by name, and the question which of them another one repeats.
+
+    It answers as ``StructureMatcher(ltol, stol, angle_tol).fit`` does, as the field asks whether a crystal is novel,
+    but only among crystals of one space group: by these tolerances the phases of a perovskite are one.
     """
 
-    def __init__(self, rules: ScreeningSettings) -> None:
+    def __init__(self, protocol: Protocol) -> None:
+        rules = protocol.screening
         self._matcher = StructureMatcher(ltol=rules.ltol, stol=rules.stol, angle_tol=rules.angle_tol)
+        self._symprec = protocol.relaxation.symprec
         self._added: defaultdict[str, list[tuple[str, _Packed]]] = defaultdict(list)
-        self._reduced: defaultdict[tuple[str, int], list[tuple[str, _Packed]]] = defaultdict(list)
+        self._reduced: defaultdict[_Kind, list[tuple[str, _Packed]]] = defaultdict(list)
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, name: str, structure: Structure) -> None:
-        """Make the crystal a representative. It is reduced only when its formula is asked for."""
+        """Add a crystal. It is looked at only when its formula is asked for."""
         self._added[_formula(structure)].append((name, _Packed.of(structure)))
         self._size += 1
 
-    def find(self, structure: Structure) -> str | None:
-        """Name of the first representative that the crystal repeats, or None."""
-        return self._find(structure)[0]
-
-    def find_or_add(self, name: str, structure: Structure) -> str | None:
-        """Like :meth:`find`; a crystal that repeats none becomes a representative itself."""
-        found, key, reduced = self._find(structure)
-        if found is None:
-            self._reduced[key].append((name, _Packed.of(reduced)))
-            self._size += 1
-        return found
-
-    def _find(self, structure: Structure) -> tuple[str | None, tuple[str, int], Structure]:
+    def find(self, structure: Structure, group: int | None) -> str | None:
+        """Name of the first that the crystal, of the space group of this number, repeats; None if it repeats none."""
         formula = _formula(structure)
         for name, waiting in self._added.pop(formula, ()):
-            reduced = _reduce(waiting.structure())
-            self._reduced[formula, len(reduced)].append((name, _Packed.of(reduced)))
+            found = waiting.structure()
+            kind = (formula, unhanded(symmetry(found, self._symprec).number))
+            self._reduced[kind].append((name, _Packed.of(_reduce(found))))
+        likes = self._reduced.get((formula, unhanded(group)), ())
+        if not likes:
+            return None
         reduced = _reduce(structure)
-        key = (formula, len(reduced))
-        for name, representative in self._reduced.get(key, ()):
-            if self._matcher.fit(representative.structure(), reduced, skip_structure_reduction=True):
-                return name, key, reduced
-        return None, key, reduced
+        for name, reference in likes:
+            if len(reference.species) == len(reduced) and self._matcher.fit(
+                reference.structure(), reduced, skip_structure_reduction=True
+            ):
+                return name
+        return None
 
 
 def _formula(structure: Structure) -> str:
@@ -112,15 +113,15 @@ def _reduce(structure: Structure) -> Structure:
         return structure
 
 
-def load_reference(path: Path, rules: ScreeningSettings) -> Matcher:
-    """The crystals of a folder, archive or table as a matcher to ask. Unusable ones are counted in the log."""
-    matcher = Matcher(rules)
+def load_reference(path: Path, protocol: Protocol) -> ReferenceSet:
+    """The crystals of a folder, archive or table, to be asked. Unusable ones are counted in the log."""
+    found = ReferenceSet(protocol)
     unusable = 0
     for raw, parsed in parse_all(read_inputs([path])):
-        if isinstance(parsed, Rejection) or check(parsed.structure, rules, None) is not None:
+        if isinstance(parsed, Rejection) or check(parsed.structure, protocol.screening, None) is not None:
             unusable += 1
         else:
-            matcher.add(raw.label, parsed.structure)
+            found.add(raw.label, parsed.structure)
     level = logging.WARNING if unusable else logging.INFO
-    logger.log(level, "reference %s: %d crystals, %d left out as unusable", path, len(matcher), unusable)
-    return matcher
+    logger.log(level, "reference %s: %d crystals, %d left out as unusable", path, len(found), unusable)
+    return found

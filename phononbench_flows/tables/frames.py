@@ -42,7 +42,7 @@ ALL = "all sets"
 
 _COUNTED = (
     *("generated", "not_handed_in", "duplicate", "known", "unique", "rejected", "accepted", "pending"),
-    *("failed", "failed_relaxation", "relaxed", "judged", "stable", "unstable", "undecided"),
+    *("failed", "failed_relaxation", "relaxed", "unique_relaxed", "judged", "stable", "unstable", "undecided"),
 )
 
 
@@ -268,7 +268,7 @@ def _groups(rows: pd.DataFrame, by: str) -> Iterator[tuple[Any, pd.DataFrame]]:
 
 
 def _funnel(rows: pd.DataFrame, n_generated: int | None = None) -> Funnel:
-    return funnel(rows[["status", "stage"]].to_dict("records"), n_generated)
+    return funnel(rows[["status", "stage", "same_as"]].to_dict("records"), n_generated)
 
 
 def _record(found: Funnel) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.stability import MINIMUM
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import ResultsStore
@@ -28,6 +29,7 @@ _FIELDS = {
     "status": "status",
     "stage": "stage",
     "reason": "reason",
+    "same_as": "same_as",
     "nsites": "nsites",
     "nelements": "nelements",
     "elements": "elements",
@@ -66,8 +68,8 @@ class Crystals:
     """Crystals of some sets under one protocol.
 
     Attributes:
-        rows: one per crystal, with the columns ``id``, ``set``, ``status``, ``stage``, ``reason``, ``nsites``,
-            ``nelements``, ``elements`` (list of symbols), ``formula``, ``crystal_system`` (relaxed),
+        rows: one per crystal, with the columns ``id``, ``set``, ``status``, ``stage``, ``reason``, ``same_as``,
+            ``nsites``, ``nelements``, ``elements`` (list of symbols), ``formula``, ``crystal_system`` (relaxed),
             ``crystal_system_initial``, ``space_group`` (relaxed), ``judged_thz``, ``path_thz``,
             ``commensurate_thz``, ``mesh_thz`` (lowest frequencies), ``condition`` (a dict: that of the set, and over
             it that of the crystal) and ``relaxed`` (finished, and counted among those relaxed).
@@ -96,7 +98,7 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     Raises:
         SelectionError: no such crystals, a set without any, or several protocols to choose from.
     """
-    wanted: dict[str, Any] = {"set": {"$in": list(sets)}} if sets else {}
+    wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
     chosen = wanted | ({"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]} if protocol else {})
     # Once through the store, and then what the rows are judged by: a large one takes its time.
     rows = _read(store, chosen, _FIELDS | _JUDGE)
