@@ -15,7 +15,7 @@ SHOWN = ["formula", "id", "set", "status", "crystal_system", "path_thz", "commen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the table, and each band structure as PNG and HTML."""
+    """Write the table, and a picture of each band structure."""
     options = parser(__doc__)
     options.add_argument("--crystal", action="append", metavar="ID|FORMULA", help="a crystal to show; repeatable")
     with opened(options, arguments) as work:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work.write("phonon_spectra", "Phonon spectra (Figures 2f-h, 3f-h)", table)
         criteria = {"id": {"$in": chosen["id"].to_list()}, "protocol_id": work.crystals.judge.protocol_id}
         for document in work.store.documents(criteria):
-            for path in draw(document, work.store, work.options.out):
+            if (path := draw(document, work.store, work.options.out)) is not None:
                 print(path)
 
 

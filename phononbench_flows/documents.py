@@ -171,7 +171,8 @@ class CrystalDocument(_Crystal):
 class CalculationDocument(_Crystal):
     """What was computed for a crystal under a protocol with a potential, and what became of it.
 
-    The crystal's own facts stand here too (all but its structure), so that every question has one collection to ask.
+    The crystal's own facts stand here too (all but its structure and notes), so that every question has one collection
+    to ask.
     """
 
     key: str = Field(description="Primary key: '<id>@<protocol_id>'.")

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pymatgen.core import Lattice, Structure
+
+# Consoles keep the width that is told when they are made; tests tell another when they run a command.
+os.environ.pop("COLUMNS", None)
 
 pytest_plugins = ["browser", "servers", "slurm_cluster"]
 

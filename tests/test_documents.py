@@ -41,9 +41,10 @@ def test_documents_are_imported_without_the_heavy_libraries():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_calculation_says_all_of_its_crystal_but_the_structure():
-    assert set(CrystalDocument.model_fields) - set(CalculationDocument.model_fields) == {"structure"}
-    for name in set(CrystalDocument.model_fields) - {"structure"}:
+def test_a_calculation_says_all_of_its_crystal_but_the_structure_and_how_it_was_read():
+    own = {"structure", "notes"}
+    assert set(CrystalDocument.model_fields) - set(CalculationDocument.model_fields) == own
+    for name in set(CrystalDocument.model_fields) - own:
         ours, theirs = CrystalDocument.model_fields[name], CalculationDocument.model_fields[name]
         assert (ours.annotation, ours.description) == (theirs.annotation, theirs.description), name
 

@@ -290,7 +290,7 @@ def _text(path: Path | None) -> nullcontext[TextIO] | TextIO:
 def show(
     crystal_id: Annotated[str, typer.Argument(metavar="ID", help="Structure id, as in results.csv.")],
     where: Where = None,
-    figures: Annotated[Path | None, typer.Option(help="Directory for the band structure's PNG and HTML.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Directory for the picture of the band structure.")] = None,
 ) -> None:
     """Print one crystal and its structure, and draw its band structure."""
     checked_target(figures, folder=True)
@@ -306,7 +306,7 @@ def show(
             out.print(crystal_table(document, store.get_set(document.set)))
             if (structure := structure_table(document, store.crystal(document.id))) is not None:
                 out.print(structure)
-            for path in draw(document, store, folder):
+            if (path := draw(document, store, folder)) is not None:
                 out.print(str(path), soft_wrap=True)
 
 

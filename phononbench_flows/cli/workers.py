@@ -75,7 +75,8 @@ def _work(
     from phononbench_flows.flows import time_limit
 
     # Ours only: FireWorks' loggers have handlers of their own, and would tell everything twice.
-    logging.getLogger("phononbench_flows").addHandler(logging.StreamHandler())
+    ours, told = logging.getLogger("phononbench_flows"), logging.StreamHandler()
+    ours.addHandler(told)
     if timeout is not None:
         time_limit.begin_nothing_after(timeout)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,8 @@ def _work(
         work(lp, fworker, folder.absolute(), store=store, idle=idle)
     except UnfitError as error:
         stop(f"this worker does not start, and nothing was taken: {error}")
+    finally:
+        ours.removeHandler(told)
 
 
 @app.command()

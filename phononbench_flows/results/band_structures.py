@@ -1,4 +1,4 @@
-"""Band structures as a picture (PNG) and as a page to look around in (HTML).
+"""Band structures as a picture; the page of a report draws them to look around in.
 
 Distances are in 1/Å, frequencies in THz, imaginary ones negative. This module knows the shape of
 :class:`~phononbench_flows.engine.bands.Bands`, but does not import the engine, which needs torch.
@@ -6,7 +6,6 @@ Distances are in 1/Å, frequencies in THz, imaginary ones negative. This module 
 
 from __future__ import annotations
 
-import html
 import re
 import warnings
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 from phononbench_flows.stability import is_imaginary
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
     from phononbench_flows.engine.bands import Bands
@@ -85,93 +83,6 @@ def band_structure_figure(bands: Bands, title: str, threshold: float) -> Figure:
         parse_math=False,
     )
     return figure
-
-
-def band_structure_html(bands: Bands, path: Path, title: str, threshold: float) -> None:
-    """Write the band structure as one page that needs no network; frequencies below ``threshold`` (THz) are imaginary.
-
-    Pointing at a curve shows its q-point (reciprocal lattice units) and frequency.
-    """
-    import plotly.graph_objects as go
-
-    curves = _curves(bands)
-    lowest = _lowest(curves)
-    bottom, top = _range(curves[:, 4])
-    ticks = path_ticks(bands)
-    imaginary = is_imaginary(lowest[4], threshold)
-
-    figure = go.Figure()
-    _add_curve(figure, curves, curves[:, 4] >= 0, "real", REAL)
-    if lowest[4] < 0:
-        _add_curve(figure, curves, curves[:, 4] <= 0, "imaginary", IMAGINARY)
-    if imaginary:
-        _add_curve(figure, lowest[None], np.array([True]), "lowest", IMAGINARY, mode="markers")
-        line = {"color": IMAGINARY, "width": 1, "dash": "dash"}
-        figure.add_hline(y=threshold, line=line)
-    figure.add_hrect(y0=bottom, y1=0, fillcolor=IMAGINARY, opacity=0.07, line_width=0, layer="below")
-    figure.add_hline(y=0, line={"color": _GREY, "width": 1}, layer="below")
-    for position, _ in ticks:
-        figure.add_vline(x=position, line={"color": "#c4c4c4", "width": 1}, layer="below")
-    shown = html.escape(_clean(title), quote=False)  # plotly reads <a>, <b> and entities in its texts
-    colour = IMAGINARY if imaginary else _GREY
-    summary = html.escape(_summary(lowest, threshold), quote=False)
-    figure.update_layout(
-        title={"text": f"<b>{shown}</b><br><span style='font-size:13px;color:{colour}'>{summary}</span>"},
-        template="plotly_white",
-        showlegend=False,
-        hovermode="closest",
-        margin={"t": 90, "r": 30},
-        xaxis={
-            "tickmode": "array",
-            "tickvals": [position for position, _ in ticks],
-            "ticktext": [html.escape(label, quote=False) for _, label in ticks],
-            "range": [ticks[0][0], ticks[-1][0]],
-            "showgrid": False,
-            "zeroline": False,
-        },
-        yaxis={
-            "title": {"text": "Frequency (THz), imaginary as negative"},
-            "range": [bottom, top],
-            "zeroline": False,
-            "showgrid": False,
-            "ticks": "outside",
-        },
-    )
-    body = figure.to_html(
-        full_html=False,
-        include_plotlyjs=True,
-        include_mathjax=False,
-        default_height="92vh",
-        div_id="bands",
-        config={"displaylogo": False, "responsive": True},
-    )
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        f"<title>{html.escape(_clean(title))}</title></head>\n<body>{body}</body>\n</html>\n"
-    )
-    path.write_text(page, encoding="utf-8")
-
-
-def _add_curve(
-    figure: go.Figure, curves: np.ndarray, shown: np.ndarray, name: str, colour: str, mode: str = "lines"
-) -> None:
-    import plotly.graph_objects as go
-
-    # Single precision halves the page; it is more than a screen can show.
-    rows = np.where(shown[:, None], curves, np.nan).astype(np.float32)
-    figure.add_trace(
-        go.Scatter(
-            x=rows[:, 0],
-            y=rows[:, 4],
-            customdata=rows[:, 1:4],
-            name=name,
-            mode=mode,
-            line={"color": colour, "width": 1.4},
-            marker={"color": colour, "size": 9, "symbol": "circle-open", "line": {"width": 2}},
-            hovertemplate="q = (%{customdata[0]:.4f}, %{customdata[1]:.4f}, %{customdata[2]:.4f})"
-            "<br>%{y:.4f} THz<extra></extra>",
-        )
-    )
 
 
 def _curves(bands: Bands) -> np.ndarray:

@@ -55,7 +55,12 @@ def _lies_in(source: str, path: str) -> bool:
 
 
 def _is_missing(source: str) -> bool:
-    """Whether neither the file nor anything that may hold it is there, in a folder that is."""
+    """Whether neither the file nor anything that may hold it is there, in a folder that is.
+
+    A name that stands here with escapes cannot be looked for.
+    """
+    if "\\" in source:
+        return False
     ends = [match.start() for match in _INSIDE.finditer(source)]
     return Path(source).parent.is_dir() and not any(os.path.lexists(source[:end]) for end in (*ends, len(source)))
 

@@ -151,6 +151,7 @@ def test_a_device_that_breaks_at_any_time_costs_no_verdict(undisturbed, lp, stor
         assert tidy(lp) == []
 
 
+@pytest.mark.slow
 def test_a_device_that_breaks_in_a_job_that_took_the_place_of_another_gives_that_back(
     undisturbed, lp, store, work, monkeypatch
 ):

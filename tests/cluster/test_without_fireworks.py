@@ -57,6 +57,7 @@ def test_the_flow_of_a_chunk_runs_under_jobflows_local_manager(
 )
 def test_the_clusters_commands_say_what_to_install(no_fireworks, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "crystals").mkdir()
     cli = importlib.import_module("phononbench_flows.cli")
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 2

@@ -220,9 +220,9 @@ def test_numbers_that_no_store_takes_reject_their_crystal_alone(store, tmp_path)
     run(names, store)
     found = documents(store)
     assert {name: each["status"] for name, each in found.items()} == {
-        "S-nan": "rejected", "S-inf": "rejected", "S-huge": "rejected", "S-fine": "pending",
+        "S-nan.vasp": "rejected", "S-inf.vasp": "rejected", "S-huge.vasp": "rejected", "S-fine.vasp": "pending",
     }  # fmt: skip
-    assert store.crystal("S-inf").structure is None
+    assert store.crystal("S-inf.vasp").structure is None
 
 
 def test_names_that_are_no_unicode_are_kept_as_escapes(store, folder):
@@ -230,8 +230,13 @@ def test_names_that_are_no_unicode_are_kept_as_escapes(store, folder):
     odd = Path(str(folder.path / "a.cif")).rename(folder.path / "\udcff\n.cif")
     run([folder.path], store)
     [found] = documents(store).values()
-    assert found["origin"]["source"].endswith("\\xff\n.cif")
+    assert found["origin"]["source"].endswith("\\xff\\n.cif")
     assert odd.exists()
+    # Such a name cannot be looked for: where its folder is not read again, it does not count as gone.
+    other = folder.path.parent / "other"
+    other.mkdir()
+    (other / "z.cif").write_bytes(odd.read_bytes())
+    assert ingest([other], crystal_set(), store).gone_ids == ()
 
 
 # -- relaxed ---------------------------------------------------------------------------------------------------------
