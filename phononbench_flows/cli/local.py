@@ -199,7 +199,7 @@ def _dry_run(
         there = {}
         if (out_dir / "results.sqlite").is_file():
             with ResultsStore.open(out_dir.absolute()) as store:
-                there = known_calculations(crystals, store)
+                there = known_calculations(crystals.mine, store)
         waiting = left_to_compute(found, set_name, there)
         show_looked(found)
         show_costs(len(waiting), costs(waiting, protocol))

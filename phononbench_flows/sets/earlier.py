@@ -14,7 +14,6 @@ from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.outcomes import READ, SCREENED, Status
 
 if TYPE_CHECKING:
-    from phononbench_flows.sets.ingest import CrystalSet
     from phononbench_flows.store import ResultsStore
 
 _LOT = 256  # documents rewritten at once
@@ -65,8 +64,12 @@ def _is_missing(source: str) -> bool:
     return Path(source).parent.is_dir() and not any(os.path.lexists(source[:end]) for end in (*ends, len(source)))
 
 
-def known_calculations(crystals: CrystalSet, store: ResultsStore) -> dict[str, Known]:
-    """The crystals of a set that have a calculation under its protocol, by id."""
+def known_calculations(mine: Mapping[str, str], store: ResultsStore) -> dict[str, Known]:
+    """The crystals of a set that have a calculation under its protocol, by id.
+
+    Parameters:
+        mine: ``set`` and ``protocol_id`` of the calculations.
+    """
     fields = ["id", "origin.source", "origin.sha256", "formula_pretty", "status", "stage"]
     return {
         row["id"]: Known(
@@ -76,7 +79,7 @@ def known_calculations(crystals: CrystalSet, store: ResultsStore) -> dict[str, K
             row["status"],
             row["status"] == Status.PENDING and row["stage"] == READ,
         )
-        for row in store.query(crystals.mine, fields)
+        for row in store.query(mine, fields)
     }
 
 

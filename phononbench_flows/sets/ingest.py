@@ -113,7 +113,7 @@ def ingest(
     Raises:
         InputError: an input that does not exist or holds no crystals.
     """
-    there = known_calculations(crystals, store)
+    there = known_calculations(crystals.mine, store)
     keys: list[str] = []
     seen: set[str] = set()
     changed: list[str] = []
