@@ -192,7 +192,7 @@ def test_a_worker_stops_before_code_that_came_later_and_that_it_lacks(lp, mongo_
     strange = lp.fireworks.find_one({}, {"_id": 0})
     strange["spec"]["_tasks"][0]["job"]["function"]["@module"] = "no_such_package.jobs"
     _insert(lp, strange)
-    worker.join(60)
+    worker.join(180)
     assert worker.exitcode == 1
     assert sorted(states(lp).values()) == ["COMPLETED", "READY"]
 

@@ -231,8 +231,8 @@ def raw(label: str, text: str, rejection: Rejection | None = None) -> RawCrystal
 def test_workers_may_hang_die_and_run_out_of_memory() -> None:
     """One pool for all of it, since each worker takes seconds to start."""
     refused = Rejection(Reason.UNREADABLE_FILE, "no")
-    # 1.4 MB of tokens become far more than 40 MB of Python objects.
-    hungry = CIF + "loop_\n_a\n" + "1 " * 700_000
+    # 2.8 MB of tokens become far more than 80 MB of objects.
+    hungry = CIF + "loop_\n_a\n" + "1 " * 1_400_000
     killed = False
 
     def raws() -> Iterator[RawCrystal]:
@@ -249,7 +249,7 @@ def test_workers_may_hang_die_and_run_out_of_memory() -> None:
         yield raw("bad", "x")
         yield raw("last", CIF)
 
-    results = list(parse_all(raws(), timeout=3, workers=1, memory_bytes=40 * 2**20))
+    results = list(parse_all(raws(), timeout=3, workers=1, memory_bytes=80 * 2**20))
     assert killed
     found = [(given.label, parsed.reason if isinstance(parsed, Rejection) else None) for given, parsed in results]
     assert found == [
