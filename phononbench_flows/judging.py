@@ -5,7 +5,6 @@ The same steps as for sets; results stay in memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.sets.identity import source_sha256
 from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, screened
 from phononbench_flows.stability import Look, Stability, explain
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
@@ -340,8 +340,7 @@ def _from_file(path: Path, number: int) -> Given:
 
 def given(raw: RawCrystal, parsed: Parsed | Rejection) -> Given:
     """A crystal that was read and parsed."""
-    sha256 = hashlib.sha256(raw.data).hexdigest() if raw.data else None
-    origin = Origin(source=raw.source, sha256=sha256)
+    origin = Origin(source=raw.source, sha256=source_sha256(raw))
     if isinstance(parsed, Rejection):
         return Given(raw.label, parsed, origin)
     return Given(raw.label, parsed.structure, origin, parsed.notes)

@@ -32,6 +32,11 @@ READ, SCREENED = "read", "screened"
 """How far a crystal came before its first step; after that its stage is the name of the last step it completed."""
 
 
+def is_unsettled(status: str, stage: str) -> bool:
+    """Whether a crystal was read, and it is still open if it repeats another one."""
+    return status == Status.PENDING and stage == READ
+
+
 class Reason(StrEnum):
     """Why a crystal was rejected or failed. The document's ``detail`` says it in a sentence."""
 

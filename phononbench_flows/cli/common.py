@@ -191,7 +191,7 @@ def checked_target(path: Path | None, *, folder: bool = False) -> None:
 def say_ingested(found: Ingested, again: int) -> None:
     """What a run has found: counts, and the crystals that are not what they were."""
     counts = f"{len(found.keys)} crystals, {found.new} new, {found.changed} changed since the last run"
-    err.print(counts + (f", {again} tried again" if again else ""), style="dim", markup=False, soft_wrap=True)
+    err.print(counts + (f", {again} tried again" if again else ""), style="dim", soft_wrap=True)
     say_told(found)
 
 
@@ -205,9 +205,7 @@ def say_told(found: Ingested) -> None:
     for what, names in told.items():
         if names:
             more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-            err.print(
-                f"{len(names)} {what}: {', '.join(names[:_TOLD])}{more}", style="dim", markup=False, soft_wrap=True
-            )
+            err.print(f"{len(names)} {what}: {', '.join(names[:_TOLD])}{more}", style="dim", soft_wrap=True)
 
 
 def checked_set_name(name: str) -> str:

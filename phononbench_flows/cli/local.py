@@ -132,7 +132,7 @@ def run(
     if dry_run:
         _dry_run(inputs, set_name, chosen, potential, out_dir, reference, limit)
         return
-    err.print(f"loading {potential}", style="dim", markup=False)
+    err.print(f"loading {potential}", style="dim")
     with sentences():
         from phononbench_flows.structures import start_early
 

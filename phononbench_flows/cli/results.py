@@ -379,5 +379,4 @@ def _say(manifest: Manifest, path: Path) -> None:
         f"{len(manifest.files)} files, {path.stat().st_size / 1e6:.1f} MB",
         soft_wrap=True,
         highlight=False,
-        markup=False,
     )

@@ -107,15 +107,15 @@ def _inputs(documents: list[CalculationDocument], waiting: Waiting) -> list[Step
     """What the step computes from, of those whose crystal is still the one that was screened."""
     store = waiting.store
     crystals = {crystal.id: crystal for crystal in store.crystals([document.id for document in documents])}
-    changed = [d for d in documents if d.id not in crystals or crystals[d.id].content_hash != d.content_hash]
-    for document in changed:
+    changed = {d.key: d for d in documents if d.id not in crystals or crystals[d.id].content_hash != d.content_hash}
+    for document in changed.values():
         document.status, document.reason, document.attempts = Status.FAILED, Reason.INPUT_CHANGED, 0
         document.detail = "its file has changed since it was screened under this protocol: hand the set in again"
-    store.put(*changed)
+    store.put(*changed.values())
     return [
         StepInput(document, partial(_as_read, crystals[document.id]), partial(_read_arrays, store, document))
         for document in documents
-        if document not in changed
+        if document.key not in changed
     ]
 
 

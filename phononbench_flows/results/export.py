@@ -179,17 +179,7 @@ def write_cifs(folder: Path, pairs: Iterable[Pair]) -> int:
     Raises:
         ExportError: the folder holds something, or one crystal comes under two protocols.
     """
-    _require_empty(folder)
-    number = 0
-    for document, structure in pairs:
-        if structure is None:
-            continue
-        path = folder / f"{document.id}.cif"
-        if path.exists():
-            raise ExportError(f"{document.id} was judged under two protocols: choose one")
-        write_cif(structure, path)
-        number += 1
-    return number
+    return _write_files(folder, ".cif", ((d.id, _cif(found)) for d, found in pairs if found is not None))
 
 
 def write_extxyz(stream: TextIO, pairs: Iterable[Pair]) -> int:
@@ -244,21 +234,24 @@ def write_phonon_files(folder: Path, documents: Iterable[CalculationDocument], s
     """
     from phononbench_flows.results.phonon_files import PHONON_FORMATS
 
-    _require_empty(folder)
-    number = 0
-    for found in with_phonons(documents, store):
-        path = folder / f"{found.identifier}{PHONON_FORMATS[form].suffix}"
-        if path.exists():
-            raise ExportError(f"{found.identifier} was judged under two protocols: choose one")
-        path.write_text(PHONON_FORMATS[form].text(found), encoding="utf-8")
-        number += 1
-    return number
+    chosen = PHONON_FORMATS[form]
+    texts = ((found.identifier, chosen.text(found)) for found in with_phonons(documents, store))
+    return _write_files(folder, chosen.suffix, texts)
 
 
-def _require_empty(folder: Path) -> None:
+def _write_files(folder: Path, suffix: str, texts: Iterable[tuple[str, str]]) -> int:
+    """Write a file for each crystal's id and text into an empty folder; gives their number."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ExportError(f"{folder} is not empty")
+    number = 0
+    for identifier, text in texts:
+        path = folder / f"{identifier}{suffix}"
+        if path.exists():
+            raise ExportError(f"{identifier} was judged under two protocols: choose one")
+        path.write_text(text, encoding="utf-8")
+        number += 1
+    return number
 
 
 def _frame_info(document: CalculationDocument) -> dict[str, Any]:
@@ -306,8 +299,13 @@ def plain_cell(value: Any) -> Any:
 
 
 def write_cif(structure: Structure, path: Path) -> None:
-    """Every atom by itself in P1: nothing is left to a reader's idea of symmetry or origin."""
-    path.write_text(str(CifWriter(structure)), encoding="utf-8")
+    """Write a crystal as a CIF with every atom by itself in P1."""
+    path.write_text(_cif(structure), encoding="utf-8")
+
+
+def _cif(structure: Structure) -> str:
+    # In P1 nothing is left to a reader's idea of symmetry or origin.
+    return str(CifWriter(structure))
 
 
 def _replace_cifs(new: Path, old: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.steps import CrystalSize, steps_of
+from phononbench_flows.steps import CrystalSize, costly_steps
 
 if TYPE_CHECKING:
     from phononbench_flows.sets.ingest import CrystalSet
@@ -35,7 +35,7 @@ class WaitingCrystal:
 
 def cost(size: CrystalSize, protocol: Protocol) -> float:
     """Estimated cost of a crystal, in evaluations: that of the steps which call the potential."""
-    return sum(step.cost(size, protocol) for step in steps_of(protocol) if step.resource == "potential")
+    return sum(step.cost(size, protocol) for step in costly_steps(protocol))
 
 
 def waiting_crystals(store: ResultsStore, crystals: CrystalSet, keys: Sequence[str]) -> list[WaitingCrystal]:

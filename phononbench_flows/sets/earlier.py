@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.outcomes import READ, SCREENED, Status
+from phononbench_flows.outcomes import READ, SCREENED, Status, is_unsettled
 
 if TYPE_CHECKING:
     from phononbench_flows.store import ResultsStore
@@ -77,7 +77,7 @@ def known_calculations(mine: Mapping[str, str], store: ResultsStore) -> dict[str
             row["origin"]["sha256"],
             row["formula_pretty"],
             row["status"],
-            row["status"] == Status.PENDING and row["stage"] == READ,
+            is_unsettled(row["status"], row["stage"]),
         )
         for row in store.query(mine, fields)
     }

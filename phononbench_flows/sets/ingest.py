@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import batched, islice
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class CrystalSet:
     potential: PotentialRecord
     elements: frozenset[str] | None
 
-    @property
+    @cached_property
     def protocol_id(self) -> str:
         """Id of the protocol with this potential."""
         return self.protocol.id_with(self.potential.checkpoint_sha256)

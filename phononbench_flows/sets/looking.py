@@ -14,7 +14,7 @@ from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.sets.earlier import Known
 from phononbench_flows.sets.identity import crystal_id, source_sha256
-from phononbench_flows.steps import CrystalSize, steps_of
+from phononbench_flows.steps import CrystalSize, costly_steps
 from phononbench_flows.structures import (
     Ignored,
     Parsed,
@@ -155,5 +155,4 @@ def _is_done(each: Looked, set_name: str, done: Mapping[str, str | None]) -> boo
 def costs(found: Iterable[Looked], protocol: Protocol) -> dict[str, float]:
     """Estimated cost of crystals by step, in evaluations: atoms that go through the potential, each time they do."""
     sizes = [each.size for each in found]
-    steps = [step for step in steps_of(protocol) if step.resource == "potential"]
-    return {step.name: sum(step.cost(size, protocol) for size in sizes) for step in steps}
+    return {step.name: sum(step.cost(size, protocol) for size in sizes) for step in costly_steps(protocol)}

@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core import Structure
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument
-from phononbench_flows.outcomes import READ, SCREENED, Status
+from phononbench_flows.outcomes import SCREENED, Status, is_unsettled
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.structures import Tolerance, content_hash, originals, shape
 
 if TYPE_CHECKING:
     from phononbench_flows.store import ResultsStore
-
-UNSETTLED = {"status": Status.PENDING.value, "stage": READ}
-"""Crystals that were read, and of which it is still open whether they repeat others."""
 
 _APART = (Status.REJECTED, Status.KNOWN, Status.GONE)  # they neither repeat another crystal nor are repeated
 _LOT = 256  # documents rewritten at once
@@ -52,7 +49,7 @@ def settle(store: ResultsStore, mine: Mapping[str, str], protocol: Protocol, for
         }
         documents = [_settled(found[row["key"]], original) for row, original in lot]
         store.put(*documents)
-        again += [row["id"] for row, _ in lot if not _is_unsettled(row)]
+        again += [row["id"] for row, _ in lot if not is_unsettled(row["status"], row["stage"])]
     return again
 
 
@@ -62,10 +59,9 @@ def _unlike(store: ResultsStore, protocol: Protocol, groups: Iterable[list[Row]]
     for rows in groups:
         found = _originals(store, rows, tolerance) if len(rows) > 1 else {}
         for row in rows:
-            original = found.get(row["id"], row["id"])
-            wanted = None if original == row["id"] else original
+            wanted = _repeated(row, found)
             said = row["duplicate_of"] if row["status"] == Status.DUPLICATE else None
-            if said != wanted or _is_unsettled(row):
+            if said != wanted or is_unsettled(row["status"], row["stage"]):
                 yield row, wanted
 
 
@@ -83,8 +79,10 @@ def _group(row: Row) -> int | None:
     return (row.get("symmetry_initial") or {}).get("number")
 
 
-def _is_unsettled(row: Row) -> bool:
-    return row["status"] == Status.PENDING and row["stage"] == READ
+def _repeated(row: Row, originals: Mapping[str, str]) -> str | None:
+    """Id of the crystal that it repeats; None if it is an original, or was not compared."""
+    original = originals.get(row["id"])
+    return None if original == row["id"] else original
 
 
 _FACTS = set(CrystalDocument.model_fields) & set(CalculationDocument.model_fields) - {"updated_at"}
@@ -118,8 +116,7 @@ def compare_relaxed(store: ResultsStore, mine: Mapping[str, str], protocol: Prot
     for alike in groups.values():
         found = _relaxed_originals(store, alike, tolerance) if len(alike) > 1 else {}
         for each in alike:
-            original = found.get(each["id"], each["id"])
-            wanted = None if original == each["id"] else original
+            wanted = _repeated(each, found)
             if each.get("same_as") != wanted:
                 wrong[each["key"]] = wanted
     for lot in batched(wrong, _LOT):

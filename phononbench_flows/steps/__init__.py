@@ -1,6 +1,15 @@
 """The steps of a calculation, one file each; a new step is a new file here, or anywhere, as ``module:attribute``."""
 
-from phononbench_flows.steps.order import ALWAYS, StepError, before, find_step, references, step_settings, steps_of
+from phononbench_flows.steps.order import (
+    ALWAYS,
+    StepError,
+    before,
+    costly_steps,
+    find_step,
+    references,
+    step_settings,
+    steps_of,
+)
 from phononbench_flows.steps.step import FIRST, Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools
 
 __all__ = [
@@ -15,6 +24,7 @@ __all__ = [
     "StepInput",
     "Tools",
     "before",
+    "costly_steps",
     "find_step",
     "references",
     "step_settings",

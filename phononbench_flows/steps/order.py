@@ -47,6 +47,15 @@ def steps_of(protocol: Protocol) -> list[Step]:
     return steps
 
 
+def costly_steps(protocol: Protocol) -> list[Step]:
+    """The steps of a protocol that call the potential, from which the cost of a crystal is estimated.
+
+    Raises:
+        StepError: see :func:`steps_of`.
+    """
+    return [step for step in steps_of(protocol) if step.resource == "potential"]
+
+
 def steps_named(names: Iterable[str]) -> list[Step]:
     """The steps that a document names.
 
