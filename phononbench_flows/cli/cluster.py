@@ -134,7 +134,7 @@ def submit(
         from phononbench_flows.cluster.launch import submit as hand_out
         from phononbench_flows.cluster.launchpad import address, launchpad
         from phononbench_flows.documents import PotentialRecord
-        from phononbench_flows.potentials import parse_settings
+        from phononbench_flows.potentials import name_in_full, parse_settings
         from phononbench_flows.sets.chunks import TARGET, waiting_crystals
         from phononbench_flows.sets.ingest import CrystalSet, ingest
         from phononbench_flows.sets.metadata import describe_set
@@ -172,7 +172,7 @@ def submit(
                     crystals,
                     waiting,
                     store=results.spec,
-                    potential=_name_for_workers(found),
+                    potential=name_in_full(potential),
                     potential_settings=settings,
                     device=device,
                     target=chunk_cost or TARGET,
@@ -199,8 +199,3 @@ def _identified(potential: str) -> Checkpoint:
 
     err.print(f"identifying {potential}", style="dim")
     return potentials.identify(potential)
-
-
-def _name_for_workers(found: Checkpoint) -> str:
-    """A checkpoint's path in full, since workers run elsewhere; any other name as it is."""
-    return str(found.path) if found.path and found.name.endswith(".pth") else found.name

@@ -68,12 +68,12 @@ class StabilityMaker(Maker):
         Raises:
             ProtocolError: the protocol cannot be used.
         """
-        # Where the job runs there may be no such file.
+        # Where the job runs there may be no such file, or another working directory.
         protocol = load_protocol(self.protocol) if isinstance(self.protocol, str) else Protocol(**self.protocol)
         judging = judge_structure(
             structure,
             protocol=protocol.model_dump(mode="json"),
-            potential=self.potential,
+            potential=potentials.name_in_full(self.potential),
             potential_settings=self.potential_settings,
             device=self.device,
             batch_atoms=self.batch_atoms,

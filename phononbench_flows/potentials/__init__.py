@@ -19,6 +19,7 @@ from phononbench_flows.potentials.registry import (
     FAMILIES,
     distributions,
     find_source,
+    name_in_full,
     names,
 )
 from phononbench_flows.potentials.settings import parse_settings
@@ -43,6 +44,7 @@ __all__ = [
     "find_source",
     "identify",
     "load",
+    "name_in_full",
     "names",
     "neighbour_list",
     "parse_settings",

@@ -9,7 +9,7 @@ from pkgutil import iter_modules, resolve_name
 from typing import Any
 
 from phononbench_flows.potentials import families
-from phononbench_flows.potentials.source import Family, PotentialError, Source
+from phononbench_flows.potentials.source import Family, PotentialError, Source, given_file
 
 ENTRY_POINT_GROUP = "phononbench_flows.potentials"
 DEFAULT = "mattersim-v1-5m"
@@ -67,11 +67,32 @@ def find_source(name: str) -> Source:
     return source
 
 
+def name_in_full(name: str) -> str:
+    """The name, with the whole path of a checkpoint that it leads to: it means the same from any working directory."""
+    file = None if name in names() else _file_named(name)
+    if file is None:
+        return name
+    family, path, head = file
+    whole = str(given_file(path)())
+    if not name.startswith(f"{family}:"):
+        return whole
+    return f"{family}:{whole}" + (f"#{head}" if head else "")
+
+
 def _of_a_file(name: str) -> Source | None:
+    file = _file_named(name)
+    if file is None:
+        return None
+    family, path, head = file
+    return FAMILIES[family].from_file(path, head)
+
+
+def _file_named(name: str) -> tuple[str, Path, str] | None:
+    """Family, path and head of a checkpoint that is named by its path."""
     family, colon, rest = name.partition(":")
     if colon and family in FAMILIES:
         path, _, head = rest.partition("#")
-        return FAMILIES[family].from_file(Path(path), head)
+        return family, Path(path), head
     if Path(name).suffix == ".pth":
-        return FAMILIES["mattersim"].from_file(Path(name), "")
+        return "mattersim", Path(name), ""
     return None

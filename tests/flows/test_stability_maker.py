@@ -40,6 +40,12 @@ def outputs() -> JobStore:
     return JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
 
 
+def test_a_job_finds_its_checkpoint_from_any_working_directory(fcc, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    flow = StabilityMaker(potential="mace:mine.model#r2scan").make(fcc)
+    assert flow.jobs[0].function_kwargs["potential"] == f"mace:{tmp_path}/mine.model#r2scan"
+
+
 def test_structure_in_document_out(fcc, outputs):
     flow = StabilityMaker(potential=TOY, device="cpu").make(fcc)
     responses = run_locally(flow, store=outputs, ensure_success=True)

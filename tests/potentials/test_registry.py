@@ -105,3 +105,21 @@ def test_a_folder_of_the_name_is_not_the_package(monkeypatch, tmp_path):
     (tmp_path / "no_such_package").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert not source.is_installed("no_such_package")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/x.pth", "{here}/a/x.pth"),
+        ("mace:x.model", "mace:{here}/x.model"),
+        ("mace:x.model#mh0", "mace:{here}/x.model#mh0"),
+        ("sevennet:/elsewhere/x.pth", "sevennet:/elsewhere/x.pth"),
+        ("sevennet-0", "sevennet-0"),
+        ("package.module:source", "package.module:source"),
+    ],
+)
+def test_a_name_in_full_means_the_same_from_anywhere(name, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    full = potentials.name_in_full(name)
+    assert full == expected.format(here=tmp_path)
+    assert potentials.name_in_full(full) == full
