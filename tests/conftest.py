@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no shared data beside the checkout")
     return path
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch):
+    """Each test stands for a process that has just begun: it has logged nothing, and found no machine broken.
+
+    Handlers of jobflow's and FireWorks' loggers hold the streams of the test that first ran one.
+    """
+    loggers = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "handlers", [])
+    from phononbench_flows.flows import machine
+    from phononbench_flows.steps import passing
+
+    monkeypatch.setattr(machine, "_broken", [])
+    monkeypatch.setattr(passing, "_logged", set())
 
 
 def cubic(a: float, species: list[str], coords: list[list[float]]) -> Structure:

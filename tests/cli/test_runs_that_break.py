@@ -20,9 +20,8 @@ from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.flows import ChunkMaker, machine
+from phononbench_flows.flows import ChunkMaker
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.steps import passing
 from phononbench_flows.store import ResultsStore, full_spec
 
 SMALL = {"name": "small", "spectrum": {"path_points": 11, "mesh": [4, 4, 4]}}
@@ -30,11 +29,8 @@ OTHER = SMALL | {"name": "other", "judgement": {"threshold": -0.2}}
 
 
 @pytest.fixture(autouse=True)
-def new_process(monkeypatch):
-    """What is known in a process that has just begun."""
+def no_calls_yet(monkeypatch):
     monkeypatch.setattr(toy_potentials, "calls", count(1))
-    monkeypatch.setattr(passing, "_logged", set())
-    monkeypatch.setattr(machine, "_broken", [])
 
 
 @pytest.fixture

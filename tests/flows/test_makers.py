@@ -171,7 +171,6 @@ def test_the_maker_for_one_crystal_survives_fireworks_own_serialisation(protocol
 
 
 def test_whoever_finds_the_machine_broken_leaves_word_for_the_worker(store, fcc, monkeypatch):
-    monkeypatch.setattr(machine, "_broken", [])
     monkeypatch.setenv("TOY_BREAKS_AT", "1")
     assert machine.found_broken() is None
     keys = waiting(store, [fcc])
