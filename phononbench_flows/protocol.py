@@ -101,7 +101,11 @@ class SpectrumSettings(_Part):
 class Judgement(_Part):
     """Which frequency decides, and when it counts as imaginary."""
 
-    q_points: Literal["path", "commensurate", "mesh"] = Field("path", description="Where the verdict looks.")
+    q_points: Literal["path", "commensurate", "mesh", "exact"] = Field(
+        "path",
+        description="Where the verdict looks: `exact` by exact frequencies and elastic constants, against each "
+        "crystal's own noise; the thresholds are then held against the path, for the published verdicts beside it.",
+    )
     threshold: Annotated[float, Field(le=0, allow_inf_nan=False)] = Field(
         -1e-3, description="Unstable if any frequency lies below this, in THz."
     )

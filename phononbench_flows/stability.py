@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +48,31 @@ class Look(_Part):
     exact: bool = Field(description="Whether nothing is interpolated there.")
 
 
+class ExactLook(_Part):
+    """The lowest mode at a q-point that a supercell holds: nothing is interpolated there."""
+
+    q: list[float] = Field(description="In reciprocal lattice units of the primitive cell, shape (3,).")
+    frequency: float = Field(description="Lowest frequency there, in THz, imaginary as negative.")
+    interpolated: float | None = Field(None, description="What interpolation said of it before, in THz.")
+    label: str | None = Field(None, description="Name of the point, or of the two that it lies in the middle of.")
+    how: Literal["supercell", "displacements", "davidson"] = Field(
+        description="By the first supercell's force constants; or in the smallest cell that holds the q-point, by all "
+        "of its displacements, or by displacements along modes alone."
+    )
+    natoms: int = Field(description="Atoms in the cell that held it.")
+    evaluations: int = Field(0, description="Atoms that went through the potential for it.")
+
+
+class ElasticLook(_Part):
+    """The limit of long waves, from relaxed-ion elastic constants."""
+
+    lowest: float = Field(description="Lowest eigenvalue of the Christoffel matrix over all directions, in GPa.")
+    slope: float = Field(description="Frequency over wave number (1/wavelength) there, in THz Å, imaginary as negative.")
+    direction: list[float] = Field(description="Unit vector of that direction, cartesian, shape (3,).")
+    born_stable: bool = Field(description="Whether all eigenvalues of the elastic tensor are positive.")
+    noise: float = Field(description="Eigenvalues that differ by less are the same, in GPa.")
+
+
 class Evidence(_Part):
     """What is known of a crystal's frequencies."""
 
@@ -55,7 +80,15 @@ class Evidence(_Part):
         default_factory=dict,
         description="By where was looked: `path`, `mesh` and `commensurate`, or what a further step calls its place.",
     )
+    exact: list[ExactLook] = Field(default_factory=list, description="Where exact frequencies were computed.")
+    elastic: ElasticLook | None = Field(None, description="The limit of long waves, if it was looked at.")
+    dimension: int | None = Field(
+        None, description="Directions in which the crystal goes on without a gap that the potential cannot see across."
+    )
     noise: float | None = Field(None, description="Frequencies that differ by less are the same, in THz, if known.")
+    noise_from: dict[str, float] = Field(
+        default_factory=dict, description="What the noise is the largest of, by where it was found, in THz."
+    )
     not_looked_at: list[str] = Field(default_factory=list, description="What would have to be looked at, and was not.")
 
     def with_looks(self, looks: Mapping[str, Look]) -> Evidence:
