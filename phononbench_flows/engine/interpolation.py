@@ -1,0 +1,274 @@
+"""Dynamical matrices between the q-points that a supercell holds, and what cures them at no cost.
+
+Conventions: q-points in reciprocal lattice units of the primitive cell; dynamical matrices in THz^2, such that their
+eigenvalues are squared frequencies (imaginary modes: negative); periodic in q: D_ij(q) = sum over lattice vectors R of
+Phi_ij(R) exp(2 pi i q.R) / sqrt(m_i m_j), where R counts cells and not positions of atoms.
+
+Exact frequencies alone are evidence; this says where to look for them, and what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from phonopy import Phonopy
+from phonopy.physical_units import get_physical_units
+from phonopy.structure.cells import ShortestPairs
+from phonopy.structure.atoms import PhonopyAtoms
+
+THZ2 = float(get_physical_units().DefaultToTHz) ** 2
+"""From eV/Å^2/amu to THz^2."""
+
+_PAIR_TOLERANCE = 1e-3  # Å, of equal lengths of superlattice vectors
+_JITTER = 1e-9  # keeps the kernel's matrix regular where two q-points are nearly one
+_REACH = 3  # superlattice vectors, how far the correction's force constants reach
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dynamical matrix that is known at a q-point."""
+
+    q: np.ndarray
+    matrix: np.ndarray
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Dynamical matrices at any q-point from force constants in real space, and from where they are known.
+
+    Attributes:
+        cell: the primitive cell.
+        supercell: columns are the supercell's lattice vectors in units of the primitive cell's, (3, 3).
+        lattice_vectors: (n_R, 3), in units of the primitive lattice vectors.
+        blocks: mass-weighted force constants of each lattice vector, (n_R, 3n, 3n), THz^2.
+        known: where the matrix is known better, each with all that symmetry makes of it.
+    """
+
+    cell: PhonopyAtoms
+    supercell: np.ndarray
+    lattice_vectors: np.ndarray
+    blocks: np.ndarray
+    known: tuple[Known, ...] = ()
+
+    def matrices(self, q: np.ndarray) -> np.ndarray:
+        """Dynamical matrices (n_q, 3n, 3n) in THz^2 at q-points (n_q, 3)."""
+        points = np.atleast_2d(np.asarray(q, dtype=float))
+        found = self._plain(points)
+        if self.known:
+            weights = self._weights(points)
+            differences = np.array([each.matrix for each in self.known]) - self._plain_at_known
+            found = found + np.tensordot(weights, differences, axes=1)
+        return found
+
+    def eigenvalues(self, q: np.ndarray) -> np.ndarray:
+        """Squared frequencies (n_q, 3n) in THz^2, ascending."""
+        points = np.atleast_2d(np.asarray(q, dtype=float))
+        step = max(1, 2_000_000 // self.blocks[0].size)  # a few hundred megabytes at most
+        return np.concatenate(
+            [np.linalg.eigvalsh(self.matrices(points[i : i + step])) for i in range(0, len(points), step)]
+        )
+
+    def frequencies(self, q: np.ndarray) -> np.ndarray:
+        """Frequencies (n_q, 3n) in THz, ascending, imaginary ones negative."""
+        return signed_root(self.eigenvalues(q))
+
+    def passing_through(self, known: Sequence[Known]) -> Interpolation:
+        """The same, made to pass through matrices at further q-points, and at the negative of each."""
+        both = [*known, *(Known(-each.q, each.matrix.conj()) for each in known)]
+        return Interpolation(
+            self.cell, self.supercell, self.lattice_vectors, self.blocks, (*self.known, *_each_once(both, self.known))
+        )
+
+    def _plain(self, points: np.ndarray) -> np.ndarray:
+        phases = np.exp(2j * np.pi * points @ self.lattice_vectors.T)
+        return np.tensordot(phases, self.blocks, axes=1)
+
+    @cached_property
+    def _plain_at_known(self) -> np.ndarray:
+        return self._plain(np.array([each.q for each in self.known]))
+
+    def _weights(self, points: np.ndarray) -> np.ndarray:
+        """How much of the difference at each known q-point counts at these, (n_q, n_known).
+
+        What the supercell's force constants lack is taken for a random function of q whose lattice vectors grow less
+        likely with their length, zero at the q-points that the supercell holds: its most likely values are those of
+        kriging. Weights are real and depend on distances alone, so that matrices stay Hermitian and keep the symmetry.
+        """
+        held = commensurate_points(self.supercell)
+        there = np.concatenate([held, [each.q for each in self.known]])
+        features = self._features(there)
+        kernel = features @ features.T
+        kernel[np.diag_indices_from(kernel)] += _JITTER * kernel[0, 0]
+        solved = np.linalg.solve(kernel, features @ self._features(points).T)
+        return solved[len(held) :].T
+
+    def _features(self, points: np.ndarray) -> np.ndarray:
+        vectors, scale = self._reach
+        angles = 2 * np.pi * points @ vectors.T
+        return np.concatenate([np.cos(angles) * scale, np.sin(angles) * scale], axis=1)
+
+    @cached_property
+    def _reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lattice vectors that a correction is made of, and the square root of how likely each is."""
+        basis = self.cell.cell
+        length = np.linalg.norm(shortest_vectors(self.supercell.T @ basis), axis=1).max()
+        limit = _REACH * length
+        spacing = 1 / np.linalg.norm(np.linalg.inv(basis), axis=0)
+        ranges = [np.arange(-n, n + 1) for n in np.minimum(np.ceil(limit / spacing), 12).astype(int)]
+        vectors = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+        lengths = np.linalg.norm(vectors @ basis, axis=1)
+        kept = lengths <= limit
+        vectors, lengths = vectors[kept], lengths[kept]
+        return vectors, 1 / (1 + (lengths / length) ** 2)
+
+
+def signed_root(squares: np.ndarray) -> np.ndarray:
+    """Frequencies of squared frequencies: imaginary ones as negative numbers."""
+    return np.sign(squares) * np.sqrt(np.abs(squares))
+
+
+def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool = True) -> Interpolation:
+    """The interpolation of a crystal whose compact force constants are set.
+
+    Parameters:
+        phonon: with its primitive cell and supercell.
+        tolerance: images of an atom whose distances differ by less count as equally near, in Å. phonopy's 1e-5 gives
+            a crystal that lost its symmetry by 1e-4 Å modes of its own between the supercell's q-points.
+        take_out_rotations: whether the linear term near Γ is taken out; see :func:`_rotational_terms`.
+    """
+    primitive, supercell = phonon.primitive, phonon.supercell
+    n = len(primitive)
+    fc = np.asarray(phonon.force_constants)
+    if len(fc) == len(supercell) and len(supercell) != n:
+        fc = fc[primitive.p2s_map]
+    pairs = ShortestPairs(
+        supercell.cell,
+        supercell.scaled_positions,
+        supercell.scaled_positions[primitive.p2s_map],
+        store_dense_svecs=True,
+        symprec=tolerance,
+    )
+    edges, multiplicities = pairs.shortest_vectors, pairs.multiplicities
+    to_primitive = supercell.cell @ np.linalg.inv(primitive.cell)
+    kind = np.array([primitive.p2p_map[s] for s in primitive.s2p_map])
+    positions = primitive.scaled_positions
+    weights = np.sqrt(np.outer(primitive.masses, primitive.masses))
+
+    atoms, homes = np.meshgrid(np.arange(len(supercell)), np.arange(n), indexing="ij")
+    counts = multiplicities[:, :, 0]
+    s = np.repeat(atoms.ravel(), counts.ravel())
+    i = np.repeat(homes.ravel(), counts.ravel())
+    at = np.concatenate([np.arange(first, first + count) for count, first in multiplicities.reshape(-1, 2)])
+    j = kind[s]
+    steps = edges[at] @ to_primitive - (positions[j] - positions[i])
+    vectors, place = np.unique(np.rint(steps).astype(int), axis=0, return_inverse=True)
+    values = fc[i, s] * (THZ2 / counts[s, i] / weights[i, j])[:, None, None]
+    blocks = np.zeros((len(vectors), n, n, 3, 3))
+    np.add.at(blocks, (place.ravel(), i, j), values)
+    blocks = blocks.transpose(0, 1, 3, 2, 4).reshape(len(vectors), 3 * n, 3 * n)
+    plain = Interpolation(
+        primitive.copy(), np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int), vectors, _hermitian(vectors, blocks)
+    )
+    return _without_linear_term(plain) if take_out_rotations else plain
+
+
+def _hermitian(vectors: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Blocks of which D(q) is Hermitian: the mean of each and the transpose of that of the opposite lattice vector."""
+    opposite = {tuple(v): k for k, v in enumerate(vectors.tolist())}
+    found = np.array([blocks[opposite[tuple(v)]].T if tuple(v) in opposite else np.zeros_like(blocks[0]) for v in (-vectors).tolist()])
+    return (blocks + found) / 2
+
+
+def _without_linear_term(plain: Interpolation) -> Interpolation:
+    """The same without the false branch near Γ, squared frequencies that go as -c|q|.
+
+    It comes of a rotational sum rule that force constants in a supercell break, in gyrotropic point groups alone. With
+    S_abc = antisymmetric part in a, b of the sum over atoms i of the cell and all j of Phi_ij,ab (r_j - r_i)_c, V_k the
+    shortest star of superlattice vectors that spans space, one of each pair, and B with sum_k V_k (B V_k)^T = 1, the
+    term i/M sum_k S (B V_k) sin(2 pi q.V_k) is taken from the diagonal block of each atom, M the mass of the cell. It is
+    zero at every q-point that the supercell holds.
+    """
+    cell, n = plain.cell, len(plain.cell)
+    roots = np.sqrt(cell.masses)
+    phi = plain.blocks.reshape(-1, n, 3, n, 3) * roots[:, None, None, None] * roots[:, None]
+    offsets = cell.scaled_positions[None, :] - cell.scaled_positions[:, None]
+    apart = (plain.lattice_vectors[:, None, None] + offsets) @ cell.cell
+    s = np.einsum("riajb,rijc->abc", phi, apart)
+    s = (s - s.transpose(1, 0, 2)) / 2
+    star = _spanning_star(plain.supercell.T @ cell.cell)
+    inverse = np.linalg.inv(star.T @ star)
+    terms = np.einsum("abc,kc->kab", s, star @ inverse) / (2 * float(cell.masses.sum()))
+    steps = np.rint(star @ np.linalg.inv(cell.cell)).astype(int)
+    places = {tuple(v): k for k, v in enumerate(plain.lattice_vectors.tolist())}
+    vectors, blocks = plain.lattice_vectors.tolist(), list(plain.blocks)
+    for step, term in zip(steps, terms, strict=True):
+        for sign in (1, -1):
+            vector = tuple((sign * step).tolist())
+            if vector not in places:
+                places[vector] = len(vectors)
+                vectors.append(list(vector))
+                blocks.append(np.zeros((3 * n, 3 * n)))
+            blocks[places[vector]] = blocks[places[vector]] - sign * np.kron(np.eye(n), term)
+    return Interpolation(cell, plain.supercell, np.array(vectors), np.array(blocks))
+
+
+def _spanning_star(basis: np.ndarray) -> np.ndarray:
+    """The shortest lattice vectors, one of each pair, by whole shells until they span space; (n, 3), Å."""
+    reduced = shortest_vectors(basis)
+    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    steps = steps[len(steps) // 2 + 1 :]  # one of each pair, without zero
+    vectors = steps @ reduced
+    lengths = np.linalg.norm(vectors, axis=1)
+    order = np.argsort(lengths)
+    vectors, lengths = vectors[order], lengths[order]
+    for length in lengths:
+        star = vectors[lengths <= length + _PAIR_TOLERANCE]
+        if np.linalg.matrix_rank(star, tol=1e-3) == 3:
+            return star
+    raise ValueError("lattice vectors that span no space")
+
+
+def shortest_vectors(basis: np.ndarray) -> np.ndarray:
+    """A basis of the same lattice of its shortest vectors, as rows; (3, 3).
+
+    In three dimensions the shortest vectors that are independent are a basis.
+    """
+    from pymatgen.core import Lattice
+
+    start = Lattice(basis).get_lll_reduced_lattice().matrix
+    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    steps = steps[len(steps) // 2 + 1 :]
+    vectors = steps @ start
+    chosen: list[np.ndarray] = []
+    for k in np.argsort(np.round(np.linalg.norm(vectors, axis=1), 6), kind="stable"):
+        if np.linalg.matrix_rank(np.array([*chosen, vectors[k]]), tol=1e-3) > len(chosen):
+            chosen.append(vectors[k])
+        if len(chosen) == 3:
+            break
+    found = np.array(chosen)
+    return found if np.linalg.det(found) * np.linalg.det(basis) > 0 else -found
+
+
+def commensurate_points(supercell: np.ndarray) -> np.ndarray:
+    """q-points (n, 3) that a supercell holds, its lattice vectors the columns in units of the primitive cell's."""
+    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+
+    return np.asarray(get_commensurate_points(supercell))
+
+
+def _each_once(new: Sequence[Known], old: Sequence[Known]) -> list[Known]:
+    """Those whose q-points are not the same, up to a reciprocal lattice vector, as of one before."""
+    kept: list[Known] = []
+    for each in new:
+        if not any(same_point(each.q, other.q) for other in (*old, *kept)):
+            kept.append(each)
+    return kept
+
+
+def same_point(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two q-points differ by a reciprocal lattice vector."""
+    difference = np.asarray(one) - np.asarray(other)
+    return bool(np.abs(difference - np.rint(difference)).max() < 1e-6)
