@@ -26,6 +26,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
 Points = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Strain = Annotated[float, Field(gt=0, le=0.02, allow_inf_nan=False)]
 # Half of what is too close for two atoms: beyond it, it would be open which atom is meant.
 Distance = Annotated[float, Field(gt=0, le=0.12, allow_inf_nan=False)]
 
@@ -97,6 +98,17 @@ class SpectrumSettings(_Part):
 
     path_points: Count = Field(101, description="Points on the longest segment of the seekpath path.")
     mesh: tuple[Points, Points, Points] = Field((12, 12, 12), description="Regular mesh with Gamma in it.")
+
+
+class ElasticitySettings(_Part):
+    """Relaxed-ion elastic constants from strained primitive cells, by the step `elasticity`."""
+
+    strain: Strain = Field(0.003, description="Strain of the primitive cells, in both directions.")
+    smaller_strain: Strain = Field(0.001, description="Strain to compute them again with where zero is near.")
+    always: bool = Field(False, description="Compute crystals that are known to be unstable, too.")
+    unstable_below: Annotated[float, Field(le=0, allow_inf_nan=False)] = Field(
+        -0.05, description="Known to be unstable: a frequency at a commensurate q-point lies below this, in THz."
+    )
 
 
 class ExactLooksSettings(_Part):
@@ -187,7 +199,10 @@ PRESETS: dict[str, Protocol] = {
     "converged": Protocol(
         name="converged",
         judgement=Judgement(q_points="exact"),
-        further_steps={"elasticity": {}, "exact_looks": ExactLooksSettings().model_dump(mode="json")},
+        further_steps={
+            "elasticity": ElasticitySettings().model_dump(mode="json"),
+            "exact_looks": ExactLooksSettings().model_dump(mode="json"),
+        },
     ),
 }
 

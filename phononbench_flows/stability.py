@@ -152,7 +152,8 @@ def _assess_exact(evidence: Evidence) -> Assessment:
     noise = evidence.noise or 0.0
     look, elastic = evidence.looks.get(EXACT), evidence.elastic
     if look is None:
-        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=[EXACT])
+        missing = evidence.not_looked_at or [EXACT]
+        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=missing)
     numbers = [look.frequency, noise, *evidence.amplitudes.values(), *([elastic.lowest] if elastic else [])]
     if any(map(math.isnan, numbers)):
         raise ValueError(_NO_NUMBER)
@@ -269,7 +270,7 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
 def _explain_without_mode(evidence: Evidence, assessment: Assessment) -> str:
     elastic, look = evidence.elastic, evidence.looks[EXACT]
     if assessment.where == ELASTIC and elastic is not None:
-        direction = ", ".join(f"{x + 0.0:.3g}" for x in elastic.direction)
+        direction = ", ".join(f"{round(x, 3) + 0.0:.3g}" for x in elastic.direction)
         return (
             f"unstable by shear: a long wave along ({direction}) has a modulus of {elastic.lowest:.3g} GPa "
             f"({elastic.slope:.3g} THz Å). No mode at {look.n_q} exact q-points is imaginary "
@@ -286,4 +287,4 @@ def _explain_without_mode(evidence: Evidence, assessment: Assessment) -> str:
 
 
 def _point(q: Sequence[float]) -> str:
-    return f"({', '.join(f'{x + 0.0:.4g}' for x in q)})"
+    return f"({', '.join(f'{round(x, 6) + 0.0:.4g}' for x in q)})"

@@ -31,6 +31,7 @@ from phononbench_flows.engine.interpolation import (
 )
 from phononbench_flows.engine.q_symmetry import Operation, blocks, little_group
 from phononbench_flows.protocol import ForceConstantsSettings
+from phononbench_flows.stability import is_imaginary
 
 _PRODUCTS = 5  # that Davidson's method takes in a subspace, as a rule; what is cheaper is chosen by it
 _MOST_PRODUCTS = 24
@@ -270,7 +271,7 @@ def davidson(
         lowest = min(searches, key=lambda search: search.theta)
         for search in searches:
             search.decide_next(lowest.theta)
-        if lowest.theta < -(_PROVEN**2) or not any(search.waiting for search in searches):
+        if is_imaginary(lowest.theta, -(_PROVEN**2)) or not any(search.waiting for search in searches):
             subspace = np.concatenate([search.subspace for search in searches], axis=1)
             products = np.concatenate([search.products for search in searches], axis=1)
             known = Known(q, _corrected(interpolated, subspace, products, lowest.theta))
@@ -326,8 +327,8 @@ class _Search:
     def decide_next(self, lowest: float) -> None:
         """One mode more, unless the lowest is right here, or lies above the lowest of all for certain."""
         right = self.error <= 2 * _ERROR * np.sqrt(max(abs(self.theta), _ERROR))
-        above = self.theta - 2 * self.error > lowest and self.theta > lowest
-        self.waiting = [] if right or above else [self._preconditioned()]
+        margin = self.theta - lowest - 2 * self.error
+        self.waiting = [] if right or margin > 0 else [self._preconditioned()]
 
     def _preconditioned(self) -> np.ndarray:
         gaps = self.values - self.theta

@@ -26,12 +26,16 @@ from phononbench_flows.engine.interpolation import (
     same_point,
     signed_root,
 )
+from phononbench_flows.engine.layers import BULK, Periodicity
 from phononbench_flows.engine.paths import labelled_points
 from phononbench_flows.engine.q_symmetry import Operation, equivalent_points, operations, star
 from phononbench_flows.protocol import ExactLooksSettings, ForceConstantsSettings
+from phononbench_flows.stability import is_imaginary
 
 _TOGETHER = 4  # labelled points that are looked at side by side
 _ACOUSTIC = 3
+_LAYERS = 2
+_PARTS = ("molecules", "chains")
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class _Climb:
 
     @cached_property
     def held(self) -> Held:
-        points = commensurate_points(self.interpolation.supercell)
+        points = _each_once([self.in_plane(q) for q in commensurate_points(self.interpolation.supercell)])
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         for q in points:
             values, vectors = np.linalg.eigh(self.interpolation.matrices(q)[0])
@@ -124,7 +128,7 @@ class _Climb:
     @property
     def is_proven(self) -> bool:
         """Whether an imaginary mode was found beyond the noise."""
-        return self.lowest < -self.noise
+        return bool(is_imaginary(self.lowest, -self.noise))
 
     def was_seen(self, q: np.ndarray) -> bool:
         """Whether a q-point, or one that symmetry makes of it, was looked at, or the supercell holds it."""
@@ -164,7 +168,7 @@ def climb(
     settings: ExactLooksSettings,
     *,
     noise: float,
-    plane: np.ndarray | None = None,
+    connected: Periodicity = BULK,
 ) -> Generator[list[PhonopyAtoms], list[Answer], Climbed]:
     """Dialogue: take a crystal up the ladder.
 
@@ -173,23 +177,31 @@ def climb(
         displacement: how they were made.
         settings: how far to go.
         noise: no frequency counts as imaginary above minus this, in THz.
-        plane: for a layer, the lattice vectors that span it and one more, rows, in units of the primitive cell's.
+        connected: directions in which the crystal goes on, in the primitive cell. Layers are looked at in their plane
+            alone: across a gap that the potential does not see, frequencies do not depend on q.
     """
-    climber = begin(constants, displacement, settings, noise=noise, plane=plane)
+    climber = begin(constants, displacement, settings, noise=noise, plane=connected.basis)
     missing: list[str] = []
+    if connected.dimension < _LAYERS:
+        missing = [f"anything: its parts are {_PARTS[connected.dimension]}, for which phonons of a crystal say little"]
+        return _climbed(climber, missing, {})
     if not climber.is_proven:
         yield from _labelled(climber)
     if not climber.is_proven:
         missing = yield from _minima(climber)
     amplitudes = yield from _by_two_displacements(climber)
+    return _climbed(climber, missing, amplitudes)
+
+
+def _climbed(climber: _Climb, missing: list[str], amplitudes: dict[float, float]) -> Climbed:
     return Climbed(
         held=climber.held,
         seen=climber.seen,
         missing=missing,
         amplitudes=amplitudes,
         final=climber.interpolation,
-        noise=constants.noise,
-        supercell_natoms=constants.array.shape[1],
+        noise=climber.constants.noise,
+        supercell_natoms=climber.constants.array.shape[1],
     )
 
 
@@ -248,13 +260,14 @@ def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list
     points = np.array(candidates)
     while True:
         lowest = climber.interpolation.frequencies(points)[:, 0]
-        low = [k for k in np.argsort(lowest, kind="stable") if lowest[k] < -climber.noise + settings.margin]
+        suspect = is_imaginary(lowest, settings.margin - climber.noise)
+        low = [k for k in np.argsort(lowest, kind="stable") if suspect[k]]
         open_points = [k for k in low if not climber.was_seen(points[k])]
         if not open_points:
             return []
         k = _worth_most(points, lowest, open_points)
         if climber.spent + cost(climber.interpolation, points[k], climber.symmetry) > allowance:
-            if lowest[k] >= -climber.noise:  # only near zero: nothing says that it is imaginary
+            if not is_imaginary(lowest[k], -climber.noise):  # only near zero: nothing says that it is imaginary
                 return []
             where = ", ".join(f"{x:.4g}" for x in points[k])
             return [f"the interpolated minimum of {lowest[k]:.3g} THz at q = ({where})"]
@@ -267,17 +280,17 @@ def _worth_most(points: np.ndarray, lowest: np.ndarray, open_points: Sequence[in
     """Of points that are nearly as low as the lowest, that which costs least."""
     worst = lowest[open_points[0]]
     reach = worst + 0.3 * abs(worst)
-    near = [k for k in open_points if lowest[k] <= reach]
+    near = [k for k in open_points if lowest[k] - reach <= 0]
     return min(near, key=lambda k: (cells_needed(points[k]), lowest[k]))
 
 
 def _by_two_displacements(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], dict[float, float]]:
     """The lowest mode's frequency by two displacements, where it is low enough for them to change its sign."""
     q, mode, frequency = climber.held.q, climber.held.mode, climber.held.frequency
-    for each in climber.seen:
-        if each.frequency < frequency:
-            q, mode, frequency = each.q, each.exact.mode, each.frequency
-    if abs(frequency) >= climber.settings.low:
+    lowest = min(climber.seen, key=lambda each: each.frequency, default=None)
+    if lowest is not None and lowest.frequency == climber.lowest:
+        q, mode, frequency = lowest.q, lowest.exact.mode, lowest.frequency
+    if not is_imaginary(abs(frequency), climber.settings.low):
         return {}
     distances = climber.settings.displacements
     squares = yield from side_by_side([rayleigh(climber.interpolation.cell, q, mode, each) for each in distances])
@@ -289,7 +302,7 @@ def rational_points(max_cells: int, plane: np.ndarray | None = None) -> list[np.
 
     Parameters:
         max_cells: largest common denominator.
-        plane: see :func:`climb`; only points in a layer's plane are given.
+        plane: for layers, a basis of the lattice whose first two vectors span them; only points in it are given.
     """
     found: dict[tuple[int, ...], np.ndarray] = {}
     for n in range(2, max_cells + 1):
@@ -306,6 +319,14 @@ def rational_points(max_cells: int, plane: np.ndarray | None = None) -> list[np.
     # q.t for the plane's lattice vectors t; none across it.
     inverse = np.linalg.inv(plane)
     return [inverse @ q for q in points]
+
+
+def _each_once(points: Sequence[np.ndarray]) -> list[np.ndarray]:
+    kept: list[np.ndarray] = []
+    for q in points:
+        if not any(same_point(q, each) for each in kept):
+            kept.append(q)
+    return kept
 
 
 def project(q: np.ndarray, plane: np.ndarray) -> np.ndarray:

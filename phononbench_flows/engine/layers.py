@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from ase.build.general_surface import ext_gcd
 from ase.geometry.minkowski_reduction import minkowski_reduce
+from phonopy.structure.atoms import PhonopyAtoms
 from pymatgen.core import Structure
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+_REACH = 8  # lattice vectors, of one that leads from a layer to the next
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class Periodicity:
     dimension: int
     plane: np.ndarray | None = None
     normal: np.ndarray | None = None
+
+    @property
+    def basis(self) -> np.ndarray | None:
+        """Of layers, ``plane`` and a lattice vector that leads across them, a basis of the lattice, integers (3, 3)."""
+        if self.plane is None:
+            return None
+        across = np.cross(*self.plane)
+        steps = np.stack(np.meshgrid(*[np.arange(-_REACH, _REACH + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        next_layer = steps[steps @ across == 1]
+        return np.vstack([self.plane, next_layer[np.abs(next_layer).sum(axis=1).argmin()]])
+
+
+BULK = Periodicity(3)
 
 
 def periodicity(structure: Structure, cutoff: float) -> Periodicity:
@@ -51,6 +67,11 @@ def periodicity(structure: Structure, cutoff: float) -> Periodicity:
     if max(ranks) != _rank(closing):
         return Periodicity(3)
     return Periodicity(max(ranks)) if max(ranks) != 2 else _layers(structure.lattice.matrix, closing)
+
+
+def periodicity_of(cell: PhonopyAtoms, cutoff: float) -> Periodicity:
+    """The same for a phonopy cell."""
+    return periodicity(Structure(cell.cell, cell.numbers.tolist(), cell.scaled_positions), cutoff)
 
 
 def _spanning_trees(

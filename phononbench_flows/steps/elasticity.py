@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.protocol import Protocol
-from phononbench_flows.stability import ElasticLook
+from phononbench_flows.protocol import ElasticitySettings, Protocol
+from phononbench_flows.stability import ElasticLook, is_imaginary
 from phononbench_flows.steps.order import step_settings
 from phononbench_flows.steps.step import (
     Arrays,
@@ -34,21 +32,6 @@ if TYPE_CHECKING:
 _CELLS = 12  # six strains and their opposites
 _TPA_GPA = 1000.0  # 1/TPa in 1/GPa
 _NEWTON_PER_METER = 0.1  # in GPa Å
-
-_Strain = Annotated[float, Field(gt=0, le=0.02, allow_inf_nan=False)]
-
-
-class ElasticitySettings(BaseModel):
-    """What a protocol says of the step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    strain: _Strain = Field(0.003, description="Strain of the primitive cells, in both directions.")
-    smaller_strain: _Strain = Field(0.001, description="Strain to compute them again with where zero is near.")
-    always: bool = Field(False, description="Compute crystals that are known to be unstable, too.")
-    unstable_below: Annotated[float, Field(le=0, allow_inf_nan=False)] = Field(
-        -0.05, description="Known to be unstable: a frequency at a commensurate q-point lies below this, in THz."
-    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,7 @@ def _look_at(crystal: StepInput, tools: Tools) -> Dialogue:
     structure = crystal.relaxed
     connected = periodicity(structure, tools.potential.cutoff)
     known = crystal.document.evidence.looks.get("commensurate")
-    if not settings.always and known is not None and known.frequency < settings.unstable_below:
+    if not settings.always and known is not None and is_imaginary(known.frequency, settings.unstable_below):
         return Outcome(connected.dimension, None, {"skipped": "not needed: unstable at a commensurate q-point"})
     constants = ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
     found: Elasticity | None = yield from elasticity(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from phononbench_flows.engine.dialogues import Dialogue, Found
     from phononbench_flows.engine.ladder import Climbed
 
+_CHAINS = 1
 _USUAL = 12  # evaluations by atoms squared, roughly, as seen on generated crystals
 
 
@@ -26,21 +27,25 @@ def _cost(size: CrystalSize, _: Protocol) -> float:
 def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
     from phononbench_flows.engine.dialogues import hold
 
-    settings = step_settings(STEP, tools.protocol)
-    hold(
-        [partial(_dialogue, crystal, tools.protocol, settings) for crystal in crystals],
-        tools.model,
-        budget=tools.budget,
-        on_result=deliver,
-    )
+    dialogues = [partial(_dialogue, crystal, tools) for crystal in crystals]
+    hold(dialogues, tools.model, budget=tools.budget, on_result=deliver)
 
 
-def _dialogue(crystal: StepInput, protocol: Protocol, settings: ExactLooksSettings) -> Dialogue:
+def _dialogue(crystal: StepInput, tools: Tools) -> Dialogue:
     from phononbench_flows.engine.force_constants import ForceConstants
     from phononbench_flows.engine.ladder import climb
+    from phononbench_flows.engine.layers import periodicity_of
 
+    if tools.potential is None:
+        raise ValueError("this step needs a potential")
     constants = ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
-    return climb(constants, protocol.force_constants, settings, noise=_noise(constants.noise))
+    return climb(
+        constants,
+        tools.protocol.force_constants,
+        step_settings(STEP, tools.protocol),
+        noise=_noise(constants.noise),
+        connected=periodicity_of(constants.phonopy().primitive, tools.potential.cutoff),
+    )
 
 
 def _noise(found: Mapping[str, float]) -> float:
@@ -75,7 +80,9 @@ def _record(document: CalculationDocument, result: Found[Climbed], protocol: Pro
     ]
     lowest = min(looks, key=lambda look: look.frequency)
     decisive = Look(frequency=lowest.frequency, q=lowest.q, n_q=held.n_q + len(climbed.seen), exact=True)
-    document.evidence = document.evidence.with_looks({EXACT: decisive}).model_copy(
+    dimension = document.evidence.dimension
+    counts = dimension is None or dimension > _CHAINS
+    document.evidence = document.evidence.with_looks({EXACT: decisive} if counts else {}).model_copy(
         update={
             "exact": looks,
             "noise": _noise(climbed.noise),
