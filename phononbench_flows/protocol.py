@@ -117,10 +117,15 @@ class ExactLooksSettings(_Part):
     max_cells: Annotated[int, Field(ge=2, le=12)] = Field(
         8, description="Primitive cells of the largest supercell that holds a q-point."
     )
-    labelled_share: NotNegative = Field(
-        0.2, description="Evaluations for labelled points and middles of segments, by those of the first supercells."
+    image_distance: Positive = Field(
+        8.0, description="A first supercell whose images are nearer than this says little between its points, in Å."
     )
-    labelled_evaluations: Annotated[int, Field(ge=0)] = Field(500, description="The same, at least.")
+    labelled_evaluations: Annotated[int, Field(ge=0)] = Field(
+        1000, description="Evaluations for labelled points and middles of segments, if the first supercell is so small."
+    )
+    labelled_share: NotNegative = Field(
+        0.1, description="The same for any other, by the evaluations of the first supercells."
+    )
     minima_share: NotNegative = Field(2.0, description="Evaluations for minima, by those of the first supercells.")
     minima_evaluations: Annotated[int, Field(ge=0)] = Field(3000, description="The same, at least.")
     tolerance: Positive = Field(

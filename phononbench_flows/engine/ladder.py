@@ -24,6 +24,7 @@ from phononbench_flows.engine.interpolation import (
     commensurate_points,
     interpolation,
     same_point,
+    shortest_vectors,
     signed_root,
 )
 from phononbench_flows.engine.layers import BULK, Periodicity
@@ -35,6 +36,7 @@ from phononbench_flows.stability import is_imaginary
 _TOGETHER = 4  # labelled points that are looked at side by side
 _ACOUSTIC = 3
 _LAYERS = 2
+_IN_PLANE = 1e-6
 _PARTS = ("molecules", "chains")
 
 
@@ -119,6 +121,18 @@ class _Climb:
     def first_cost(self) -> int:
         """Evaluations of the first force constants."""
         return self.constants.n_displacements * self.constants.array.shape[1]
+
+    @property
+    def image_distance(self) -> float:
+        """Length of the first supercell's shortest lattice vector, within the plane for layers, Å."""
+        cell = self.interpolation.cell.cell
+        reduced = shortest_vectors(self.interpolation.supercell.T @ cell)
+        steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        vectors = np.delete(steps, len(steps) // 2, axis=0) @ reduced
+        if self.plane is not None:
+            across = vectors @ np.linalg.inv(self.plane @ cell)[:, 2]
+            vectors = vectors[np.abs(across) < _IN_PLANE]
+        return float(np.linalg.norm(vectors, axis=1).min())
 
     @property
     def lowest(self) -> float:
@@ -221,9 +235,11 @@ def begin(
 
 
 def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], None]:
-    """Look at labelled points and middles, the softest first, as long as they cost little beside the first rung."""
+    """Look at labelled points and middles, the softest first: at all of them if the first supercell is small."""
     settings = climber.settings
-    allowance = max(settings.labelled_evaluations, settings.labelled_share * climber.first_cost)
+    allowance = settings.labelled_share * climber.first_cost
+    if climber.image_distance < settings.image_distance:
+        allowance = max(allowance, settings.labelled_evaluations)
     waiting: dict[tuple[float, ...], tuple[np.ndarray, str | None]] = {}
     for label, point in labelled_points(climber.interpolation.cell).items():
         q = climber.in_plane(point)
