@@ -27,6 +27,7 @@ from written import (
 
 from phononbench_flows.structures import InputError, Rejection, read_inputs
 from phononbench_flows.structures.formats import parsers
+from phononbench_flows.structures.text import as_text
 
 SEED = 20261126
 
@@ -86,7 +87,7 @@ def test_poscars_and_frames_keep_their_counts() -> None:
         changed = mutated(POSCAR.encode(), chance)
         found = parse_structure("poscar", changed)
         if isinstance(found, Structure):
-            lines = changed.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").splitlines()
+            lines = as_text(changed).replace("\r\n", "\n").replace("\r", "\n").split("\n")
             counts = [word for word in lines[6].split("!")[0].split("#")[0].split() if word.isdigit()]
             assert len(found) == sum(map(int, counts))
 

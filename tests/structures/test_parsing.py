@@ -83,7 +83,7 @@ POISON = {
     "mixed site": (cif("Na1 Na 0 0 0 0.5\nK1 K 0 0 0 0.5"), "disordered"),
     "0.05 A": (cif("Na1 Na 0 0 0 1\nCl1 Cl 0.0125 0 0 1"), "atoms_too_close"),
     "0.4 A": (cif("Na1 Na 0 0 0 1\nCl1 Cl 0.1 0 0 1"), "atoms_too_close"),
-    "utf-16": (CIF.encode("utf-16"), "unparsable"),
+    "utf-16": (CIF.encode("utf-16"), "good"),
     "ragged loop": (CIF + "Na3 Na 0.1\n", "unparsable"),
     "unclosed quote": (CIF.replace("'P 1'", "'P 1"), "unparsable"),
     "POSCAR": (POSCAR, "unparsable"),

@@ -29,7 +29,7 @@ def parse_poscar(text: str) -> Structure:
     Raises:
         RejectedError: it does not determine one.
     """
-    lines = iter(text.splitlines())
+    lines = iter(text.split("\n"))
     next(lines, None)  # a comment
     scale = _numbers(_next(lines, "scale factor"))
     matrix = np.array([_vector(_next(lines, "lattice vectors")) for _ in range(3)])

@@ -13,7 +13,7 @@ from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.formats.base import Format, Found, Level
 from phononbench_flows.structures.formats.records import crystal_column, id_column, looks_like_crystal, raw_crystal
 from phononbench_flows.structures.raw import NoCrystalsError, RawCrystal, Rejection, TooLargeError
-from phononbench_flows.structures.streams import LINE_ENDS, Utf8Lines, as_text
+from phononbench_flows.structures.text import LINE_ENDS, Utf8Lines, as_text
 
 _DELIMITERS = ",\t;|"
 
