@@ -22,6 +22,7 @@ from written import (
     table,
     tarred,
     trajectory,
+    xdatcar,
     zipped,
 )
 
@@ -37,6 +38,7 @@ TEXTS = {
     "phonopy": PHONOPY,
     "json": pymatgen_json(ZNO),
     "python": repr(ZNO.as_dict()),
+    "gen_str": "4.0 4.0 4.0\n90 90 90\nNa\n0.00 0.00 0.00\nCl\n0.50 0.50 0.50",
 }
 
 
@@ -105,6 +107,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "x.zip": lambda path: zipped(path, {"a.cif": cif(ZNO).encode(), "POSCAR.xz": PACKERS[".xz"](POSCAR.encode())}),
     "x.cif.bz2": lambda path: path.write_bytes(PACKERS[".bz2"](cif(ZNO).encode())),
     "x.yaml": lambda path: path.write_text(PHONOPY),
+    "XDATCAR": lambda path: path.write_text(xdatcar([ZNO, ZNO], constant=False)),
 }
 APART: dict[str, Callable[[Path], object]] = {"x.db": ase_database, "x.traj": trajectory}
 
