@@ -9,16 +9,18 @@ import os
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
+import pandas as pd
 import pytest
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from pymatgen.io.vasp import Xdatcar
-from samples import CIF, POSCAR, parse_structure
+from samples import CIF, PHONOPY, POSCAR, parse_structure
 from written import (
     BOTH,
     CSCL,
@@ -326,8 +328,6 @@ def plain(structure: Structure) -> dict[str, Any]:
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs the extra `parquet`")
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
     for name, cells in (("text", [cif(each) for each in BOTH]), ("nested", [plain(each) for each in BOTH])):
         path = tmp_path / f"{name}.parquet"
         pd.DataFrame({"id": ["a", "b"], "structure": cells}).to_parquet(path)
@@ -974,9 +974,33 @@ def test_a_device_as_a_list(tmp_path: Path) -> None:
         read(tmp_path / "zero.txt")
 
 
-def test_limits_hold_for_every_part(tmp_path: Path) -> None:
-    limits = ReadLimits(max_bytes=300)
-    for name, text in (("x.json", JSON["list of pymatgen"]()), ("x.csv", table("cif", [cif(e) for e in BOTH]))):
-        (tmp_path / name).write_text(text)
-        raws = list(read_inputs([tmp_path / name], limits))
-        assert {reason(outcome(raw)) for raw in raws} == {"file_too_large"}
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x.cif", "POSCAR", "x.yaml", "x.extxyz", "XDATCAR", "x.json", "y.json", "x.jsonl", "x.csv", "x.parquet"),
+        *("x.db", "x.traj", "x.pt", "x.zip", "x.tar.gz"),
+    ],
+)
+def test_limits_hold_for_every_part(tmp_path: Path, name: str) -> None:
+    write: dict[str, Callable[[Path], object]] = {
+        "x.cif": lambda path: path.write_text(cif(ZNO)),
+        "POSCAR": lambda path: path.write_text(poscar(ZNO)),
+        "x.extxyz": lambda path: path.write_text(extxyz()),
+        "XDATCAR": lambda path: path.write_text(xdatcar([ZNO, ZNO], constant=False)),
+        "x.json": lambda path: path.write_text(JSON["list of pymatgen"]()),
+        "y.json": lambda path: path.write_text(JSON["by name"]()),
+        "x.jsonl": lambda path: path.write_text("\n".join(map(pymatgen_json, BOTH))),
+        "x.csv": lambda path: path.write_text(table("cif", [cif(each) for each in BOTH])),
+        "x.parquet": lambda path: pd.DataFrame({"cif": [cif(each) for each in BOTH]}).to_parquet(path),
+        "x.db": ase_database,
+        "x.traj": trajectory,
+        "x.pt": tensors,
+        "x.yaml": lambda path: path.write_text(PHONOPY),
+        "x.zip": lambda path: zipped(path, MEMBERS),
+        "x.tar.gz": lambda path: tarred(path, MEMBERS),
+    }
+    if name == "x.parquet" and importlib.util.find_spec("pyarrow") is None:
+        pytest.skip("needs the extra `parquet`")
+    write[name](tmp_path / name)
+    raws = list(read_inputs([tmp_path / name], ReadLimits(max_bytes=80)))
+    assert {reason(outcome(raw)) for raw in raws} == {"file_too_large"}

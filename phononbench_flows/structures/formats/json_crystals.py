@@ -283,7 +283,7 @@ def _of_lines(found: Found) -> Iterator[RawCrystal]:
             number += bool(line.strip()) or size > longest
             if size > longest:
                 detail = f"The line has more than {longest} bytes."
-                yield found.bad_part(number, Rejection(Reason.FILE_TOO_LARGE, detail))
+                yield found.bad_part(number, Rejection(Reason.FILE_TOO_LARGE, detail), "json")
             elif line.strip() and not _IS_META(line):
                 yield _of_line(found, number, line)
             size = 0
