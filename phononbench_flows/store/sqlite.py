@@ -441,6 +441,9 @@ def _open(path: Path, layout: int) -> sqlite3.Connection:
         _use_log(connection)
         # FULL flushes the log at every commit. NORMAL would do for a killed process, not for a power cut.
         connection.execute("PRAGMA synchronous = FULL")
+        # As macOS needs it to empty the disk's own cache; elsewhere these do nothing.
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
     except sqlite3.Error as error:
         connection.close()
         raise StoreError(f"{path} cannot be opened as a results store: {error}.") from error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,6 +229,7 @@ def raw(label: str, text: str, rejection: Rejection | None = None) -> RawCrystal
     return RawCrystal(label, label, "phonopy" if text is HANGING else "cif", text.encode(), rejection)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
 def test_workers_may_hang_die_and_run_out_of_memory() -> None:
     """One pool for all of it, since each worker takes seconds to start."""
     refused = Rejection(Reason.UNREADABLE_FILE, "no")
