@@ -79,6 +79,11 @@ class RelaxationRecord(_Document):
     )
     volume_change: float = Field(description="Relaxed volume over the initial one, less one.")
     refined: bool = Field(description="Whether the final cell was refined to its space group.")
+    same_distance: float | None = Field(
+        None,
+        description="Relaxed crystals whose sites and lattice vectors are this close are the same, in Å, by the "
+        "protocol; none in documents that are older.",
+    )
 
 
 class PhononRecord(_Document):
@@ -190,6 +195,11 @@ class CalculationDocument(_Crystal):
     known_as: str | None = Field(None, description="Name of the crystal of the reference set that it repeats.")
     same_as: str | None = Field(
         None, description="Id of the first crystal of the set whose relaxed crystal is the same; none for the first."
+    )
+    compared_with: str | None = Field(
+        None,
+        description="Hash of the ids of the set's relaxed crystals of this formula, when `same_as` was found; none "
+        "where there is one alone.",
     )
 
     symmetry_initial: Symmetry | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")

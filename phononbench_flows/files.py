@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import uuid
@@ -25,7 +26,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
         temporary.touch(mode=mode, exist_ok=False)
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+            flush(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -46,6 +47,18 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(0, f"it may have at most {most} bytes", str(path))
     return data
+
+
+def flush(handle: int) -> None:
+    """Have what was written to an open file on disk. On macOS ``fsync`` alone leaves it in the disk's own cache."""
+    to_the_disk = getattr(fcntl, "F_FULLFSYNC", None)
+    if to_the_disk is not None:
+        try:
+            fcntl.fcntl(handle, to_the_disk)
+        except OSError:  # not every file system knows it
+            os.fsync(handle)
+    else:
+        os.fsync(handle)
 
 
 def sync_folder(folder: Path) -> None:

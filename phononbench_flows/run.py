@@ -23,7 +23,7 @@ from phononbench_flows.results.export import write_results
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
 from phononbench_flows.sets.metadata import describe_set
-from phononbench_flows.sets.repeats import compare_relaxed
+from phononbench_flows.sets.relaxed import compare_relaxed
 from phononbench_flows.sets.retry import checked_reasons, retry
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.steps import steps_of
@@ -108,7 +108,7 @@ def judge_folder(
         watchers.on_ingested(found, again)
         with watchers.computing(store, crystals):
             run_here(crystals, found.keys, store, loaded, batch_atoms)
-        compare_relaxed(store, crystals.mine, chosen)
+        compare_relaxed(store, crystals.mine)
         folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
         table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
         counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), described.n_generated)

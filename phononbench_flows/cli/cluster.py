@@ -138,7 +138,7 @@ def submit(
         from phononbench_flows.sets.chunks import TARGET, waiting_crystals
         from phononbench_flows.sets.ingest import CrystalSet, ingest
         from phononbench_flows.sets.metadata import describe_set
-        from phononbench_flows.sets.repeats import compare_relaxed
+        from phononbench_flows.sets.relaxed import compare_relaxed
         from phononbench_flows.sets.retry import checked_reasons
         from phononbench_flows.sets.retry import retry as try_again
         from phononbench_flows.store import ResultsStore
@@ -162,7 +162,7 @@ def submit(
                 limit=limit,
                 on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
             )
-            compare_relaxed(results, crystals.mine, chosen)
+            compare_relaxed(results, crystals.mine)
             again = try_again(results, crystals, ingested.keys, reasons) if reasons else 0
             waiting = waiting_crystals(results, crystals, ingested.keys)
             # While the server is away it is simply done again, as it would be if this process had been killed.

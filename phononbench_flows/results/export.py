@@ -6,8 +6,8 @@ Frequencies are in THz, imaginary ones negative; lengths in Å, forces in eV/Å,
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import batched
@@ -20,6 +20,7 @@ from pymatgen.io.cif import CifWriter
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.files import flush
 from phononbench_flows.outcomes import Status
 from phononbench_flows.steps import Column, Step
 from phononbench_flows.steps.step import value_of
@@ -106,7 +107,7 @@ def write_results(documents: Iterable[CalculationDocument], out: Path, steps: Se
         with (new / RESULTS).open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             write_documents(stream, _with_cifs(documents, new / STABLE), steps)
             stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream.fileno())
         _replace_cifs(new / STABLE, out / STABLE)
         return (new / RESULTS).replace(out / RESULTS)
 
@@ -114,13 +115,29 @@ def write_results(documents: Iterable[CalculationDocument], out: Path, steps: Se
 def _with_cifs(documents: Iterable[CalculationDocument], folder: Path) -> Iterator[CalculationDocument]:
     """The documents, all of one protocol; the stable ones leave a CIF on their way."""
     protocol_id: str | None = None
+    names = _FileNames()
     for document in documents:
         protocol_id = protocol_id or document.protocol_id
         if document.protocol_id != protocol_id:
             raise ValueError(f"results of one protocol are needed, not of {protocol_id} and {document.protocol_id}")
         if document.status == Status.STABLE and document.relaxed_structure is not None:
-            write_cif(Structure.from_dict(document.relaxed_structure), folder / f"{document.id}.cif")
+            write_cif(Structure.from_dict(document.relaxed_structure), folder / f"{names.of(document.id)}.cif")
         yield document
+
+
+class _FileNames:
+    """Names of files for ids. Two that differ in case alone are told apart: to macOS they would be one file."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, identifier: str) -> str:
+        """Without an ending; the first keeps its id."""
+        name = identifier
+        if name.casefold() in self._taken:
+            name = f"{identifier}-{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
+        self._taken.add(name.casefold())
+        return name
 
 
 def write_documents(stream: TextIO, documents: Iterable[CalculationDocument], steps: Sequence[Step]) -> None:
@@ -244,14 +261,13 @@ def _write_files(folder: Path, suffix: str, texts: Iterable[tuple[str, str]]) ->
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ExportError(f"{folder} is not empty")
-    number = 0
+    names, written = _FileNames(), set[str]()
     for identifier, text in texts:
-        path = folder / f"{identifier}{suffix}"
-        if path.exists():
+        if identifier in written:
             raise ExportError(f"{identifier} was judged under two protocols: choose one")
-        path.write_text(text, encoding="utf-8")
-        number += 1
-    return number
+        (folder / f"{names.of(identifier)}{suffix}").write_text(text, encoding="utf-8")
+        written.add(identifier)
+    return len(written)
 
 
 def _frame_info(document: CalculationDocument) -> dict[str, Any]:

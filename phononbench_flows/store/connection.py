@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pymongo import MongoClient
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError, WTimeoutError
 
-from phononbench_flows.store.collection import StoreError
+from phononbench_flows.store.collection import NotAllowedError, StoreError
 
 DEFAULT_URI = "mongodb://localhost:27017"
 URI_FILE = "~/.config/phononbench/mongo_uri"
@@ -45,6 +45,8 @@ _OPTIONS: dict[str, Any] = {
 _SHOWN = re.compile(r"(mongodb(?:\+srv)?://)([^@/?#]*@)?([\w.\-:%\[\],]+)(/[^?@#]*)?(\?[^@]*)?")
 # Primary stepping down or shutting down, network trouble between members, cursor lost, two upserts of one new key.
 _TRANSIENT = frozenset({6, 7, 43, 64, 89, 91, 189, 262, 9001, 10107, 11000, 11600, 11602, 13435, 13436})
+
+_UNAUTHORIZED = 13
 
 
 def mongo_uri() -> str:
@@ -159,7 +161,8 @@ def attempt[Result](action: Callable[[], Result], uri: str, patience: float | No
         patience: how long to go on trying, in seconds; by default :func:`retry_seconds`.
 
     Raises:
-        StoreError: if the server refuses, or is away for longer.
+        NotAllowedError: the login does not go so far.
+        StoreError: if the server refuses otherwise, or is away for longer.
     """
     deadline = time.monotonic() + (retry_seconds() if patience is None else patience)
     pause = 0.1
@@ -169,7 +172,9 @@ def attempt[Result](action: Callable[[], Result], uri: str, patience: float | No
         except PyMongoError as error:
             left = deadline - time.monotonic()
             if left <= 0 or not _transient(error):
-                raise StoreError(f"MongoDB at {masked(uri)}: {_sentence(error)}.") from error
+                refused = isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED
+                kind = NotAllowedError if refused else StoreError
+                raise kind(f"MongoDB at {masked(uri)}: {_sentence(error)}.") from error
             _log.warning("MongoDB at %s: %s. Trying again for %.0f s.", masked(uri), _sentence(error), left)
         # Uneven, so that many workers do not come back at the same moment.
         time.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret

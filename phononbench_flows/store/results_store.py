@@ -144,6 +144,15 @@ class ResultsStore:
             doc.updated_at = now
         self._calculations.update([_plain(doc.key, doc) for doc in docs])
 
+    def set_fields(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Set fields of calculations by their keys, whatever else changes of them meanwhile; ``updated_at`` stays.
+
+        Raises:
+            NotAllowedError: the login may read only.
+            StoreError: the disk or the server refuses it.
+        """
+        self._calculations.set_fields(changes)
+
     def get(self, key: str) -> CalculationDocument | None:
         """The calculation of a key, if there is one."""
         return next(self.documents({"key": key}), None)

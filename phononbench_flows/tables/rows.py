@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from phononbench_flows.documents import SetDocument
+from phononbench_flows.documents import SetDocument, calculation_key
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import COUNTED
+from phononbench_flows.sets.relaxed import Relaxed, compare
 from phononbench_flows.stability import MINIMUM
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import ResultsStore
@@ -43,6 +44,12 @@ _FIELDS = {
 }
 # What they were judged by, the same in all rows of a table.
 _JUDGE = {"protocol_id": "protocol_id", "protocol_name": "protocol_name", "potential": "potential.name"}
+# What tells whether the relaxed crystals have been compared, and by what they are.
+_COMPARED = {
+    "compared_with": "compared_with",
+    "symprec": "symmetry_relaxed.symprec",
+    "same_distance": "relaxation.same_distance",
+}
 _COUNTS = ("nsites", "nelements", "space_group")
 _WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", *_JUDGE)
 
@@ -101,7 +108,7 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
     chosen = wanted | ({"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]} if protocol else {})
     # Once through the store, and then what the rows are judged by: a large one takes its time.
-    rows = _read(store, chosen, _FIELDS | _JUDGE)
+    rows = _read(store, chosen, _FIELDS | _JUDGE | _COMPARED)
     judge = _judge(rows, lambda: _read(store, wanted, _JUDGE), protocol)
     rows = rows.drop(columns=[*_JUDGE])
     missing = [name for name in sets or () if not (rows["set"] == name).any()]
@@ -111,7 +118,35 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     described = {name: known.get(name, SetDocument(set=name)) for name in rows["set"].cat.categories}
     rows["condition"] = _conditions(rows, described)
     rows["relaxed"] = [was_relaxed(*pair) for pair in zip(rows["status"], rows["stage"], strict=True)]
-    return Crystals(rows, described, judge)
+    rows["same_as"] = _same_as(store, rows, judge.protocol_id)
+    return Crystals(rows.drop(columns=[*_COMPARED]), described, judge)
+
+
+def _same_as(store: ResultsStore, rows: pd.DataFrame, protocol_id: str) -> pd.Series:
+    """Which relaxed crystal each is the same as; those that have not been compared with all others are now."""
+    keys = [calculation_key(name, protocol_id) for name in rows["id"]]
+    columns = (rows[name] for name in ("id", "set", "formula", "same_as", "space_group", "relaxed", *_COMPARED))
+    changed = compare(
+        store,
+        (
+            Relaxed(
+                key=key,
+                id=name,
+                among=(set_name, protocol_id, formula),
+                same_as=same_as,
+                compared_with=compared_with,
+                space_group=None if pd.isna(number) else int(number),
+                symprec=symprec,
+                same_distance=same_distance,
+            )
+            for key, name, set_name, formula, same_as, number, relaxed, compared_with, symprec, same_distance in zip(
+                keys, *columns, strict=True
+            )
+            if relaxed and formula is not None
+        ),
+    )
+    now = [changed.get(key, said) for key, said in zip(keys, rows["same_as"], strict=True)]
+    return pd.Series(now, index=rows.index, dtype=object)  # of strings alone, None would become NaN
 
 
 def _read(store: ResultsStore, criteria: dict[str, Any], fields: Mapping[str, str]) -> pd.DataFrame:
