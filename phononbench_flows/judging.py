@@ -17,7 +17,7 @@ from phononbench_flows.engine.bands import Bands
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import DEFAULT
-from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.sets.identity import source_sha256
 from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, screened
 from phononbench_flows.stability import EXACT, Look, Stability, decisive, explain
@@ -231,7 +231,7 @@ def judge_many(
     crystals: Iterable[Crystal],
     *,
     potential: str = DEFAULT,
-    protocol: str | Protocol = "paper",
+    protocol: str | Protocol = DEFAULT_PROTOCOL,
     device: str = "auto",
     batch_atoms: int | None = None,
     potential_settings: Mapping[str, Any] | None = None,

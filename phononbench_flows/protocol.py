@@ -194,6 +194,9 @@ class Protocol(_Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+DEFAULT_PROTOCOL = "converged"
+"""Name of the preset that is used where none is asked for."""
+
 PRESETS: dict[str, Protocol] = {
     # arXiv 2512.21227 and its released scripts: -1e-3 THz on the path; -0.1 THz is the default of version 3.
     "paper": Protocol(),
@@ -215,7 +218,7 @@ PRESETS: dict[str, Protocol] = {
 def load_protocol(name_or_path: str) -> Protocol:
     """A preset by its name, or a protocol from a YAML file.
 
-    A file gives only what differs; its key ``preset`` names the preset that it starts from (``paper``
+    A file gives only what differs; its key ``preset`` names the preset that it starts from (the default one
     without it).
 
     Raises:
@@ -230,7 +233,7 @@ def load_protocol(name_or_path: str) -> Protocol:
         given = read_plain_yaml(path)
     except PlainYamlError as error:
         raise ProtocolError(f"protocol file {path} cannot be read: {error}") from error
-    preset = given.pop("preset", "paper")
+    preset = given.pop("preset", DEFAULT_PROTOCOL)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ProtocolError(f"protocol file {path}: no preset {preset!r}, only {', '.join(PRESETS)}")
     base = {**PRESETS[preset].model_dump(mode="json"), "name": path.stem}

@@ -18,7 +18,7 @@ from phononbench_flows import potentials
 from phononbench_flows.bounded import bounded
 from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
-from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
@@ -67,7 +67,7 @@ def judge_folder(
     out: Path | str = DEFAULT_STORE,
     potential: str = DEFAULT,
     potential_settings: Mapping[str, Any] | None = None,
-    protocol: str | Protocol = "paper",
+    protocol: str | Protocol = DEFAULT_PROTOCOL,
     device: str = "auto",
     batch_atoms: int | None = None,
     condition: Mapping[str, str | float | int | bool] | None = None,

@@ -30,6 +30,7 @@ from phononbench_flows.cli.common import (
     tell_ignored,
 )
 from phononbench_flows.potentials import DEFAULT
+from phononbench_flows.protocol import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
     from phononbench_flows.potentials import Checkpoint
@@ -107,7 +108,7 @@ def submit(
     about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
     setting: SettingOption = None,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
     retry: RetryOption = None,

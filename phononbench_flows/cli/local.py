@@ -38,7 +38,7 @@ from phononbench_flows.cli.common import (
 )
 from phononbench_flows.harmless import harmless
 from phononbench_flows.potentials import DEFAULT
-from phononbench_flows.protocol import PRESETS, Protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
 
 if TYPE_CHECKING:
     from phononbench_flows.cli.progress import Progress
@@ -54,7 +54,7 @@ app.add_typer(potentials_app, name="potentials")
 @app.command("screen")
 def screen_crystals(
     inputs: Inputs,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
     csv_path: Annotated[
@@ -105,7 +105,7 @@ def run(
     about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
     setting: SettingOption = None,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     out_dir: Results = DEFAULT_OUT,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
@@ -221,7 +221,7 @@ def judge_files(
     inputs: Inputs,
     potential: PotentialOption = DEFAULT,
     setting: SettingOption = None,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     device: DeviceOption = "auto",
     batch_atoms: BatchOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a crystal, with all that is known.")] = False,
@@ -277,7 +277,7 @@ def _line(result: JudgedCrystal) -> str:
 
 @app.command("protocol")
 def show_protocol(
-    protocol: Annotated[str, typer.Argument(help=f"Preset ({', '.join(PRESETS)}) or YAML file.")] = "paper",
+    protocol: Annotated[str, typer.Argument(help=f"Preset ({', '.join(PRESETS)}) or YAML file.")] = DEFAULT_PROTOCOL,
     schema: Annotated[bool, typer.Option("--schema", help="Show what every key means, as JSON schema.")] = False,
 ) -> None:
     """Print a protocol as YAML: a file to change and to give to --protocol."""
