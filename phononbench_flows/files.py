@@ -20,7 +20,12 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     Parameters:
         path: the file; its folder has to be there.
         mode: of a file that is made, less the process' umask.
+
+    Raises:
+        OSError: there is a folder, a pipe or a device, which no file should take the place of.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(0, "it is not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.touch(mode=mode, exist_ok=False)
@@ -31,6 +36,14 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def at_home(path: Path) -> Path:
+    """The path with ``~`` or ``~user`` written out; as it is where there is no such user, as the shell has it."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def read_regular(path: Path, most: int) -> bytes:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.errors import PhononBenchError, problems
 from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -242,8 +242,7 @@ def load_protocol(name_or_path: str) -> Protocol:
     except RecursionError as error:
         raise ProtocolError(f"protocol file {path} is nested too deeply") from error
     except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ProtocolError(f"protocol file {path}: {details}") from error
+        raise ProtocolError(f"protocol file {path}: {problems(error)}") from error
 
 
 def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

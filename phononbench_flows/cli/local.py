@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
+from phononbench_flows.cli.asked import asked_for
 from phononbench_flows.cli.common import (
     DEFAULT_OUT,
     AboutOption,
@@ -25,13 +27,10 @@ from phononbench_flows.cli.common import (
     SetOption,
     SettingOption,
     app,
-    checked_about,
-    checked_set_name,
     checked_target,
     chosen_protocol,
     err,
     out,
-    read_conditions,
     say_ingested,
     sentences,
     tell_ignored,
@@ -117,26 +116,27 @@ def run(
     ] = False,
 ) -> None:
     """Judge every crystal of a set on this machine. Run again, it computes only what is missing."""
-    checked_set_name(set_name)
-    chosen, conditions = chosen_protocol(protocol), read_conditions(condition)
-    with sentences():
-        from phononbench_flows.potentials import check_asked, parse_settings
-        from phononbench_flows.sets.retry import checked_reasons
-
-        # Whatever can be wrong with what was asked is told before anything heavy is imported.
-        checked_reasons(retry or ())
-        settings = parse_settings(setting or ())
-        check_asked(potential, device, settings)
-        checked_about(about)
-        checked_target(out_dir, folder=True)
+    asked = asked_for(
+        set_name,
+        condition=condition,
+        about=about,
+        potential=potential,
+        setting=setting,
+        protocol=protocol,
+        retry=retry,
+        device=device,
+    )
+    checked_target(out_dir, folder=True)
     if dry_run:
-        _dry_run(inputs, set_name, chosen, potential, out_dir, reference, limit)
+        _dry_run(inputs, set_name, asked.protocol, potential, out_dir, reference, limit)
         return
     err.print(f"loading {potential}", style="dim")
     with sentences():
+        from phononbench_flows.settings_files import import_jobflow
         from phononbench_flows.structures import start_early
 
         start_early()
+        import_jobflow()
         from phononbench_flows.cli.display import funnel_table
         from phononbench_flows.run import Watchers, judge_folder
 
@@ -152,15 +152,15 @@ def run(
                 set_name,
                 out=out_dir,
                 potential=potential,
-                potential_settings=settings,
-                protocol=chosen,
+                potential_settings=asked.settings,
+                protocol=asked.protocol,
                 device=device,
                 batch_atoms=batch_atoms,
-                condition=conditions,
-                about=about or (),
+                condition=asked.conditions,
+                about=asked.about,
                 reference=reference,
                 limit=limit,
-                retry_reasons=retry or (),
+                retry_reasons=asked.reasons,
                 watchers=Watchers(
                     on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
                     on_ingested=ingested,
@@ -250,7 +250,7 @@ def judge_files(
             ignored = Ignored()
             crystals = [given(raw, parsed) for raw, parsed in parse_all(read_inputs(inputs, ignored=ignored))]
             tell_ignored(ignored)
-            status.update(f"loading {potential}")
+            status.update(Text(f"loading {potential}"))
             results = judge_given(
                 crystals,
                 protocol=chosen,
@@ -261,7 +261,7 @@ def judge_files(
                 on_step=lambda name, number: status.update(f"{name.replace('_', ' ')} of {number} crystals"),
             )
         for result in results:
-            typer.echo(json.dumps(result.as_dict()) if as_json else _line(result))
+            typer.echo(json.dumps(result.as_dict()) if as_json else harmless(_line(result)))
             if save is not None:
                 result.save(save)
         if not all(result.was_judged for result in results):

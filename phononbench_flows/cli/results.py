@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -26,6 +25,7 @@ from phononbench_flows.cli.common import (
     sentences,
     stop,
 )
+from phononbench_flows.cli.opening import opened
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import PRESETS
 
@@ -64,42 +64,25 @@ class Format(StrEnum):
     BAND = "band"
 
 
-@contextmanager
-def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
-    """The store that is meant; what is wrong with it, or with what is asked of it, ends the command.
+def _opened(where: str | None, *, new: bool = False) -> AbstractContextManager[ResultsStore]:
+    """The store that is named, or else that of the environment."""
+    return opened(_spec(where), new=new)
 
-    Args:
-        where: as given on the command line.
-        new: whether a directory may be one that has no results yet.
-    """
+
+def _spec(where: str | None) -> dict[str, str]:
     with sentences():
-        from phononbench_flows.store import ResultsStore, configured_spec, full_spec
+        from phononbench_flows.store import configured_spec, full_spec
 
-        spec = full_spec(where) if where else configured_spec()
-        if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
-            stop(f"there are no results in {spec['path']}")
-        try:
-            with ResultsStore.open(spec) as store:
-                yield store
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-            # Rows are read without being checked, field by field: a hundred thousand have to be counted in seconds.
-            if os.environ.get("PHONONBENCH_TRACEBACK"):
-                raise
-            place = " ".join(spec.values())
-            stop(
-                f"{place}: the results do not hold what they should ({type(error).__name__}: {error}); are they "
-                "damaged, or another version's? With PHONONBENCH_TRACEBACK=1 it is said where"
-            )
+        return configured_spec() if where is None else full_spec(where)
 
 
 @app.command()
 def migrate(where: Where = None) -> None:
     """Bring results of an older version up to date; nothing else may use them meanwhile."""
     with sentences():
-        from phononbench_flows.store import configured_spec, full_spec
         from phononbench_flows.store.migration import migrate as bring_up_to_date
 
-        spec = full_spec(where) if where else configured_spec()
+        spec = _spec(where)
         with err.status("migrating") as status:
             number = bring_up_to_date(spec, lambda n: status.update(f"migrating: {n} crystals"))
         out.print(f"{number} crystals brought up to date" if number else "the results are up to date", soft_wrap=True)
@@ -194,15 +177,15 @@ def query(
             any_of=_symbols(any_of),
             none_of=_symbols(none_of),
             only=_symbols(only),
-            nelements=Range.parse(nelements) if nelements else None,
-            natoms=Range.parse(natoms) if natoms else None,
+            nelements=None if nelements is None else Range.parse(nelements),
+            natoms=None if natoms is None else Range.parse(natoms),
             crystal_systems=crystal_system or (),
             space_groups=space_group or (),
             formulas=formula or (),
             reasons=reason or (),
             condition=read_conditions(condition),
             threshold=threshold,
-            where=parse_where(filter_text) if filter_text else None,
+            where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)
         rows = limit or (_SHOWN if form is Format.TABLE else 0)
@@ -215,7 +198,7 @@ def query(
 
 
 def _symbols(text: str | None) -> list[str]:
-    return [symbol.strip() for symbol in text.split(",")] if text else []
+    return [] if text is None else [symbol.strip() for symbol in text.split(",")]
 
 
 def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
@@ -327,7 +310,7 @@ def pack(
     with_report: Annotated[bool, typer.Option("--report", help="Put in the report of the set.")] = False,
 ) -> None:
     """Pack an evaluated set into one file that others can verify and unpack."""
-    chosen = chosen_protocol(protocol) if protocol else None
+    chosen = None if protocol is None else chosen_protocol(protocol)
     checked_target(out_path)
     with _opened(where) as store, tempfile.TemporaryDirectory(prefix="phononbench-report-") as folder:
         from phononbench_flows.results import bundle

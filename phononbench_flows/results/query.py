@@ -129,6 +129,7 @@ def parse_where(text: str) -> dict[str, Any]:
     """
     try:
         where = json.loads(text)
+        json.dumps(where, ensure_ascii=False).encode()  # half a character, which JSON can spell, no store looks for
         _check_patterns(where)
     except (ValueError, RecursionError) as error:
         raise QueryError(f"the filter is no JSON: {error}") from error
@@ -193,10 +194,11 @@ def _reduced(formula: str) -> str:
 
     try:
         composition = Composition(formula)
-    except ValueError as error:
+        reduced = composition.reduced_formula
+    except (ValueError, OverflowError) as error:
         raise QueryError(f"{formula!r} is no chemical formula") from error
     _refuse_unknown_elements([element.symbol for element in composition])
-    return composition.reduced_formula
+    return reduced
 
 
 def _space_group(group: str | int) -> int:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.errors import problems
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store.blobs import Blobs, BlobStore
 from phononbench_flows.store.collection import (
@@ -45,7 +46,7 @@ def _validated[Model: BaseModel](model: type[Model], raw: Mapping[str, Any]) -> 
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise StoreError(f"Stored document '{raw.get('key')}' is no {model.__name__}: {error}") from error
+        raise StoreError(f"Stored document '{raw.get('key')}' is no {model.__name__}: {problems(error)}") from error
 
 
 def _calculation(raw: Mapping[str, Any]) -> CalculationDocument:

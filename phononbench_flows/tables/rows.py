@@ -106,7 +106,7 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
         SelectionError: no such crystals, a set without any, or several protocols to choose from.
     """
     wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
-    chosen = wanted | ({"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]} if protocol else {})
+    chosen = wanted | ({} if protocol is None else {"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]})
     # Once through the store, and then what the rows are judged by: a large one takes its time.
     rows = _read(store, chosen, _FIELDS | _JUDGE | _COMPARED)
     judge = _judge(rows, lambda: _read(store, wanted, _JUDGE), protocol)

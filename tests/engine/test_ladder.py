@@ -19,7 +19,8 @@ from phononbench_flows.engine.interpolation import commensurate_points, same_poi
 from phononbench_flows.engine.ladder import Climbed, climb
 from phononbench_flows.engine.layers import Periodicity
 from phononbench_flows.engine.q_symmetry import equivalent_points, operations
-from phononbench_flows.potentials import is_installed, load
+from phononbench_flows.potentials import load
+from phononbench_flows.potentials.source import is_installed
 from phononbench_flows.protocol import ExactLooksSettings, ForceConstantsSettings
 
 SETTINGS = ForceConstantsSettings()
