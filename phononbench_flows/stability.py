@@ -27,6 +27,7 @@ MINIMUM = "minimum.frequency"
 EXACT, ELASTIC = "exact", "elastic"
 """What decides by exact frequencies: the lowest of all of them, and the limit of long waves."""
 
+_NO_WAVES = "elastic constants, for the limit of long waves"
 _NO_NUMBER = "frequencies that are not numbers cannot be judged"
 
 
@@ -162,8 +163,9 @@ def _assess_exact(evidence: Evidence) -> Assessment:
         return Assessment(fixed=False, stability=Stability.UNSTABLE, threshold=-noise, where=EXACT)
     if elastic is not None and is_imaginary(elastic.lowest, -elastic.noise):
         return Assessment(fixed=False, stability=Stability.UNSTABLE, threshold=-noise, where=ELASTIC)
-    if evidence.not_looked_at:
-        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=evidence.not_looked_at)
+    missing = [*evidence.not_looked_at, *([] if elastic is not None else [_NO_WAVES])]
+    if missing:
+        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=missing)
     marginal = changes_sign or look.frequency <= noise or (elastic is not None and elastic.lowest <= elastic.noise)
     if marginal:
         return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, marginal=True)

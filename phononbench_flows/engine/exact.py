@@ -177,11 +177,15 @@ def look(
         symmetry: operations of the primitive cell.
         tolerance: images whose distances differ by less count as equally near, in Å.
     """
-    phonon = displaced_cells(guess.cell, q, settings)
-    if len(phonon.supercells_with_displacements or []) > _products(q, symmetry):
+    products = _products(q, symmetry)
+    # A displacement tells at most as many rows of force constants as there are operations: to make those of a large
+    # cell without symmetry takes longer than a call of the potential.
+    phonon = displaced_cells(guess.cell, q, settings) if 3 * len(guess.cell) <= products * len(symmetry) else None
+    if phonon is None or len(phonon.supercells_with_displacements or []) > products:
         found = yield from davidson(guess, q, settings.distance, symmetry)
         if found is not None:
             return found
+    phonon = phonon or displaced_cells(guess.cell, q, settings)
     return (yield from by_displacements(phonon, q, settings, tolerance=tolerance))
 
 

@@ -357,7 +357,10 @@ def _parameters(command: typer.core.TyperCommand, words: tuple[str, ...] = ()) -
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [pytest.param(*each, id=" ".join([each[0], *each[1]])) for each in _parameters(typer.main.get_command(app))],
+    [
+        pytest.param(*each, id=" ".join([each[0], *sorted(each[1])]))
+        for each in _parameters(typer.main.get_command(app))
+    ],
 )
 def test_every_option_and_argument_is_in_the_table(command, names):
     tried = {(" ".join(words[: len(command.split())]), option) for words, option, _ in TABLE}
