@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,6 +22,7 @@ from pymatgen.io.cif import CifWriter
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Status
+from phononbench_flows.stability import PUBLISHED, published
 from phononbench_flows.steps import Column, Step
 from phononbench_flows.steps.step import value_of
 from phononbench_flows.store import ResultsStore
@@ -33,6 +35,11 @@ STABLE = "stable"
 
 _LOT = 256  # documents in memory at once while their crystals are looked up
 
+
+def _published(document: CalculationDocument, threshold: float) -> str | None:
+    return published(document.evidence).get(threshold)
+
+
 _LEADING = (
     Column("id", lambda d: d.id, "Id of the crystal: the set's name and where it lies in it."),
     Column("set", lambda d: d.set, "Name of the set."),
@@ -44,7 +51,16 @@ _LEADING = (
     Column(
         "min_frequency_judged_thz",
         value_of("minimum", "frequency"),
-        "Lowest frequency where the protocol looks, in THz, imaginary as negative: it decides.",
+        "Lowest frequency that fixed thresholds are held against, in THz, imaginary as negative: where the protocol "
+        "looks, or on the path if exact frequencies decide.",
+    ),
+    *(
+        Column(
+            f"published_{name}",
+            partial(_published, threshold=threshold),
+            f"`unstable` by the published rule if a frequency on the interpolated path lies below {threshold:g} THz.",
+        )
+        for name, threshold in zip(("strict", "lenient"), PUBLISHED, strict=True)
     ),
     Column(
         "spacegroup_initial",
@@ -53,7 +69,8 @@ _LEADING = (
     ),
 )
 _TRAILING = (
-    Column("detail", lambda d: d.detail, "The reason in a sentence."),
+    Column("why", lambda d: d.why, "The verdict and its evidence in a sentence or two."),
+    Column("detail", lambda d: d.detail, "Why it was rejected or failed, in a sentence."),
     Column("duplicate_of", lambda d: d.duplicate_of, "Id of the crystal of the set that it repeats."),
     Column("known_as", lambda d: d.known_as, "Name of the crystal of the reference set that it repeats."),
     Column(
@@ -206,12 +223,14 @@ def with_phonons(documents: Iterable[CalculationDocument], store: ResultsStore) 
 
     for document in documents:
         if {"force_constants", "band_structure"} <= set(document.arrays):
+            looks = document.arrays.get("exact_looks")
             yield PhononResult(
                 document.id,
                 ForceConstants.from_arrays(store.blobs.get(document.arrays["force_constants"])),
                 Bands.from_arrays(store.blobs.get(document.arrays["band_structure"])),
                 document.potential.name,
                 last_updated=document.updated_at,
+                exact_looks=store.blobs.get(looks) if looks else None,
             )
 
 
