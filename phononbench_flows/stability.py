@@ -280,7 +280,7 @@ def explain(evidence: Evidence, assessment: Assessment) -> str:
     place, kind = _PLACES.get(assessment.where, f"by {assessment.where}"), "exact" if look.exact else "interpolated"
     if assessment.stability == Stability.UNSTABLE:
         return (
-            f"unstable: {place}, the lowest mode is {look.frequency:.4g} THz at q = {_point(look.q)} ({kind}), "
+            f"unstable: {place}, the lowest mode is {look.frequency:.4g} THz at q = {point_text(look.q)} ({kind}), "
             f"below the threshold of {assessment.threshold:g} THz"
         )
     return (
@@ -296,7 +296,7 @@ def explain_published(evidence: Evidence) -> str | None:
         return None
     path = evidence.looks["path"]
     said = ", ".join(f"{stability} at {threshold:g} THz" for threshold, stability in found.items())
-    return f"{said} (lowest on the path {path.frequency:.4g} THz at q = {_point(path.q)}, interpolated)"
+    return f"{said} (lowest on the path {path.frequency:.4g} THz at q = {point_text(path.q)}, interpolated)"
 
 
 def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> str:
@@ -307,7 +307,7 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
         )
         return (
             f"stable: the lowest mode at {look.n_q} q-points where nothing is interpolated is {look.frequency:.4g} THz "
-            f"at q = {_point(look.q)}{waves}. Nothing is left to look at; the noise is {-assessment.threshold:.2g} THz"
+            f"at q = {point_text(look.q)}{waves}. Nothing is left to look at; the noise is {-assessment.threshold:.2g} THz"
         )
     found = min(evidence.exact, key=lambda each: each.frequency)
     name = f"{found.label} = " if found.label and "-" not in found.label else "q = "
@@ -318,7 +318,7 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
     )
     held = "" if found.how == "supercell" else ", which the first supercell does not hold"
     return (
-        f"unstable: at {name}{_point(look.q)}{held}, the lowest mode is {look.frequency:.4g} THz, {where}. "
+        f"unstable: at {name}{point_text(look.q)}{held}, the lowest mode is {look.frequency:.4g} THz, {where}. "
         f"The noise is {-assessment.threshold:.2g} THz"
     )
 
@@ -337,10 +337,11 @@ def _explain_without_mode(evidence: Evidence, assessment: Assessment) -> str:
     signs = ", ".join(f"{value:.3g} THz by {distance} Å" for distance, value in evidence.amplitudes.items())
     waves = f", the softest elastic wave has {elastic.lowest:.2g} GPa" if elastic is not None else ""
     return (
-        f"undecided (marginal): the lowest mode is {look.frequency:.3g} THz at q = {_point(look.q)}"
+        f"undecided (marginal): the lowest mode is {look.frequency:.3g} THz at q = {point_text(look.q)}"
         f"{f' ({signs})' if signs else ''}{waves}. That is zero within what the potential's forces tell"
     )
 
 
-def _point(q: Sequence[float]) -> str:
+def point_text(q: Sequence[float]) -> str:
+    """A q-point for people, (3,): four digits, and no zeros with a sign."""
     return f"({', '.join(f'{round(x, 6) + 0.0:.4g}' for x in q)})"

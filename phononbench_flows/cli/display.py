@@ -12,7 +12,7 @@ from rich.text import Text
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
 from phononbench_flows.harmless import harmless
 from phononbench_flows.results.published import Published
-from phononbench_flows.stability import Look, explain, explain_published
+from phononbench_flows.stability import Look, explain, explain_published, point_text
 from phononbench_flows.statistics import Funnel, Rate, wilson
 
 
@@ -143,10 +143,9 @@ def exact_looks_table(document: CalculationDocument) -> Table | None:
     for name in ("interpolated (THz)", "exact (THz)", "cell (atoms)"):
         table.add_column(name, justify="right")
     for look in looks:
-        q = ", ".join(f"{x:.4g}" for x in look.q)
         before = "" if look.interpolated is None else f"{look.interpolated:.4f}"
         name = look.label or ("lowest of the first supercell" if look.how == "supercell" else "minimum")
-        table.add_row(*map(Text, (name, f"({q})", before, f"{look.frequency:.4f}", str(look.natoms))))
+        table.add_row(*map(Text, (name, point_text(look.q), before, f"{look.frequency:.4f}", str(look.natoms))))
     return table
 
 

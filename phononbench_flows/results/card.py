@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.outcomes import Status
-from phononbench_flows.stability import explain_published
+from phononbench_flows.stability import explain_published, point_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def card(document: CalculationDocument, why: str, bands: Figure | None) -> str:
 def _looks(document: CalculationDocument) -> str:
     """A table of the exact looks, the lowest first; elastic constants below it."""
     rows = [
-        f"<tr><td>{_plain(look.label or '')}</td><td>({', '.join(f'{x:.3g}' for x in look.q)})</td>"
+        f"<tr><td>{_plain(look.label or '')}</td><td>{point_text(look.q)}</td>"
         f"<td>{'' if look.interpolated is None else f'{look.interpolated:.3f}'}</td>"
         f"<td>{look.frequency:.3f}</td><td>{look.natoms}</td></tr>"
         for look in sorted(document.evidence.exact, key=lambda look: look.frequency)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.outcomes import Status
-from phononbench_flows.stability import Stability, count_stable, is_clean
+from phononbench_flows.stability import Stability, count_stable, is_clean, point_text
 from phononbench_flows.statistics import (
     Funnel,
     Rate,
@@ -255,7 +255,7 @@ def disputed_table(crystals: Crystals) -> pd.DataFrame:
     columns += ["path_thz", "path_q", "cured_thz", "exact_thz", "exact_q"]
     order = (found["exact_thz"] - found["path_thz"]).abs().sort_values(ascending=False, kind="stable").index
     table = found.loc[order, columns].reset_index(drop=True).astype({"crystal_system": object, "status": object})
-    return table.assign(**{name: table[name].map(_point, na_action="ignore") for name in ("path_q", "exact_q")})
+    return table.assign(**{name: table[name].map(point_text, na_action="ignore") for name in ("path_q", "exact_q")})
 
 
 def condition_table(crystals: Crystals, key: str) -> pd.DataFrame:
@@ -379,10 +379,6 @@ def _order(point_group: str) -> int:
     from pymatgen.symmetry.groups import PointGroup
 
     return len(PointGroup(point_group).symmetry_ops)
-
-
-def _point(q: Sequence[float]) -> str:
-    return f"({', '.join(f'{x + 0.0:.4g}' for x in q)})"
 
 
 def _named(rate: str) -> tuple[str, str, str]:
