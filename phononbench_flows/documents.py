@@ -230,6 +230,11 @@ class CalculationDocument(_Crystal):
         """The verdict and its evidence in a sentence or two; None for a crystal that was not judged."""
         return explain(self.evidence, self.assessments[0]) if self.assessments else None
 
+    @property
+    def is_judged_otherwise(self) -> bool:
+        """Whether it was judged in another way than the published rule does, on the path."""
+        return bool(self.assessments) and self.assessments[0].where != "path"
+
 
 class SetDocument(_Document):
     """What the tables need to know of a set beyond its crystals. All but the name may be unknown."""

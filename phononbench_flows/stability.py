@@ -307,7 +307,8 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
         )
         return (
             f"stable: the lowest mode at {look.n_q} q-points where nothing is interpolated is {look.frequency:.4g} THz "
-            f"at q = {point_text(look.q)}{waves}. Nothing is left to look at; the noise is {-assessment.threshold:.2g} THz"
+            f"at q = {point_text(look.q)}{waves}. Nothing is left to look at; the noise is "
+            f"{-assessment.threshold:.2g} THz"
         )
     found = min(evidence.exact, key=lambda each: each.frequency)
     name = f"{found.label} = " if found.label and "-" not in found.label else "q = "

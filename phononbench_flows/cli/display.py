@@ -55,8 +55,8 @@ def funnel_table(funnel: Funnel, set_name: str, published: Published | None = No
     add("undecided", funnel.undecided, style="yellow", shown=funnel.undecided > 0, last=True)
     gone = f"{funnel.gone} crystals are gone, and are not counted\n" if funnel.gone else ""
     beside = (
-        f"by the published rule {rate_text(wilson(published.stable, funnel.relaxed))}, "
-        f"{published.disputed} verdicts are the opposite\n"
+        f"by the published rule {rate_text(wilson(published.stable, funnel.relaxed))}\n"
+        f"{published.disputed} verdicts are the opposite of the rule's\n"
         if published
         else ""
     )

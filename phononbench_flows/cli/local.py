@@ -274,9 +274,7 @@ def _line(result: JudgedCrystal) -> str:
     from phononbench_flows.stability import explain_published
 
     name = f"{result.crystal.origin.source}  {result.document.formula_pretty or ''}".rstrip()
-    own = result.document.assessments[:1]
-    # Judged on the path, the verdict is the published rule's own.
-    said = None if own and own[0].where == "path" else explain_published(result.document.evidence)
+    said = explain_published(result.document.evidence) if result.document.is_judged_otherwise else None
     return f"{name}  {result.why}{f'; published rule: {said}' if said else ''}"
 
 

@@ -231,23 +231,25 @@ def _symbols(text: str | None) -> list[str]:
 
 
 def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
-    from phononbench_flows.stability import published as published_rule
+    from phononbench_flows.stability import published
 
+    shown = list(documents)
+    beside = any(document.is_judged_otherwise for document in shown)
     table = Table(show_edge=False)
     table.add_column("crystal", no_wrap=True)
-    for name in ("formula", "status", "published", "reason"):
-        table.add_column(name)
+    for name in ("formula", "status", *(["published"] if beside else []), "reason"):
+        table.add_column(name, min_width=len(name))
     table.add_column("lowest (THz)", justify="right")
     table.add_column("space group")
     table.add_column("atoms", justify="right")
-    for document in documents:
+    for document in shown:
         lowest = document.minimum
         relaxed = document.symmetry_relaxed
         cells = (
             document.id,
             document.formula_pretty,
             document.status,
-            next(iter(published_rule(document.evidence).values()), None),
+            *([next(iter(published(document.evidence).values()), None)] if beside else []),
             document.reason,
             None if lowest is None else f"{lowest.frequency:.4g}",
             relaxed.symbol if relaxed else None,
@@ -255,8 +257,8 @@ def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
         )
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
     out.print(table)
-    shown = f"{table.row_count} of {total}" if table.row_count < total else str(total)
-    err.print(f"{shown} crystals", style="dim", highlight=False)
+    count = f"{table.row_count} of {total}" if table.row_count < total else str(total)
+    err.print(f"{count} crystals", style="dim", highlight=False)
 
 
 def _write(

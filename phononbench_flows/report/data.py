@@ -84,7 +84,9 @@ def page_data(store: ResultsStore, crystals: Crystals, contents: Mapping[str, Co
     refs: list[BlobRef | None] = []
     paths = {name: field.split(".") for name, field in _FIELDS.items()}
     wanted = [*_FIELDS.values(), "relaxed_structure", "arrays.band_structure"]
-    wanted += ["evidence", "assessments", "results.elasticity"] if exact else []
+    if exact:  # all of the evidence, and not parts of it besides
+        wanted = [field for field in wanted if not field.startswith("evidence.")]
+        wanted += ["evidence", "assessments", "results.elasticity"]
     newest = ""
     for document, structure in _with_structures(
         store.query(_criteria(crystals), [*wanted, "updated_at"], sort={"id": 1}), store

@@ -54,6 +54,13 @@ _LEADING = (
         "Lowest frequency that fixed thresholds are held against, in THz, imaginary as negative: where the protocol "
         "looks, or on the path if exact frequencies decide.",
     ),
+    Column(
+        "spacegroup_initial",
+        value_of("symmetry_initial", "symbol"),
+        "International symbol of the space group as given.",
+    ),
+)
+_TRAILING = (
     *(
         Column(
             f"published_{name}",
@@ -62,13 +69,6 @@ _LEADING = (
         )
         for name, threshold in zip(("strict", "lenient"), PUBLISHED, strict=True)
     ),
-    Column(
-        "spacegroup_initial",
-        value_of("symmetry_initial", "symbol"),
-        "International symbol of the space group as given.",
-    ),
-)
-_TRAILING = (
     Column("why", lambda d: d.why, "The verdict and its evidence in a sentence or two."),
     Column("detail", lambda d: d.detail, "Why it was rejected or failed, in a sentence."),
     Column("duplicate_of", lambda d: d.duplicate_of, "Id of the crystal of the set that it repeats."),
