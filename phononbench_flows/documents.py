@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from phononbench_flows.outcomes import READ, Reason, Status
-from phononbench_flows.stability import Assessment, Evidence, Look, explain
+from phononbench_flows.stability import EXACT, Assessment, Evidence, Look, decisive, explain
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -229,6 +229,16 @@ class CalculationDocument(_Crystal):
     def why(self) -> str | None:
         """The verdict and its evidence in a sentence or two; None for a crystal that was not judged."""
         return explain(self.evidence, self.assessments[0]) if self.assessments else None
+
+    @property
+    def lowest(self) -> Look | None:
+        """The lowest frequency that its verdict rests on; None for a crystal that was not judged, or looked at nowhere.
+
+        Where exact frequencies decide, it is the lowest of those, though ``minimum`` be lower.
+        """
+        if not self.assessments:
+            return None
+        return decisive(self.evidence, self.assessments[0]) or self.evidence.looks.get(EXACT)
 
     @property
     def is_judged_otherwise(self) -> bool:

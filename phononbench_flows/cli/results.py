@@ -243,7 +243,7 @@ def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
     table.add_column("space group")
     table.add_column("atoms", justify="right")
     for document in shown:
-        lowest = document.minimum
+        lowest = document.lowest
         relaxed = document.symmetry_relaxed
         cells = (
             document.id,

@@ -2,7 +2,7 @@
 
 const PAGE = 50;
 const COLUMNS = [
-  ["id", "Crystal"], ["formula", "Formula"], ["set", "Set"], ["status", "Status"], ["lowest", "Lowest (THz)"],
+  ["id", "Crystal"], ["formula", "Formula"], ["set", "Set"], ["status", "Status"], ["published", "Published rule"], ["lowest", "Lowest (THz)"],
   ["natoms", "Atoms"], ["number", "Space group"], ["reason", "Reason"],
 ];
 const LOOKS = ["point", "q", "interpolated (THz)", "exact (THz)", "cell (atoms)"];
@@ -161,7 +161,7 @@ class Crystals {
       ["published rule", strict === undefined ? null : `${strict} at −0.001 THz, ${lenient} at −0.1 THz, on the interpolated path`],
       ["reason", value("reason")], ["detail", value("detail")],
       ["duplicate of", value("duplicate_of")], ["known as", value("known_as")],
-      ["lowest frequency", value("lowest") === null ? null : frequency("lowest") + (q ?? "")],
+      [this.data.exact ? "lowest exact frequency" : "lowest frequency", value("lowest") === null ? null : frequency("lowest") + (q ?? "")],
       ["on the path", frequency("path")], ["at commensurate q-points", frequency("commensurate")], ["on the mesh", frequency("mesh")],
       ["space group", value("number") === null ? null : `${value("space_group")} (${value("number")}), ${value("system").toLowerCase()}`],
       ["atoms in the cell", value("natoms")],
@@ -173,9 +173,9 @@ class Crystals {
   // What is known where exact frequencies decide.
   exactFacts(row) {
     if (!this.data.exact) return [];
-    const said = (name, unit) => (this.columns[name][row] === null ? null : `${precise(this.columns[name][row])} ${unit}`);
+    const said = (name, unit) => (this.columns[name][row] === null ? null : `${minus(String(Number(this.columns[name][row].toPrecision(4))))} ${unit}`);
     return [
-      ["verdict", this.columns.why[row]], ["lowest exact", said("exact", "THz")], ["lowest, cured interpolation", said("cured", "THz")],
+      ["verdict", this.columns.why[row]], ["lowest, cured interpolation", said("cured", "THz")],
       ["noise", said("noise", "THz")], ["softest elastic wave", said("wave", "GPa")],
       ["bulk modulus", said("bulk", "GPa")], ["shear modulus", said("shear", "GPa")],
     ];
@@ -195,7 +195,7 @@ class Crystals {
     const [chart, note] = [byId("bands-chart"), byId("bands-note")];
     chart.hidden = !this.bandsAt.has(row);
     if (chart.hidden) {
-      const judged = this.columns.lowest[row] !== null;
+      const judged = this.columns.path[row] !== null;
       note.textContent = judged
         ? `Its band structure is not among the ${count(this.bandsAt.size)} in this page. It is drawn by: phononbench show ${this.columns.id[row]}`
         : `It has no phonons: ${this.columns.status[row]}.`;
@@ -223,6 +223,6 @@ class Crystals {
       dot.style.background = this.data.elements[symbol].colour;
       return element("span", { class: "atom" }, dot, symbol);
     });
-    note.replaceChildren(...legend, this.columns.lowest[row] === null ? "as read" : "relaxed");
+    note.replaceChildren(...legend, this.columns.path[row] === null ? "as read" : "relaxed");
   }
 }

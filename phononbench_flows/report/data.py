@@ -44,8 +44,8 @@ _FIELDS = {
     "q": "minimum.q",
     "energy": "relaxation.energy_per_atom",
 }
-_BY_EXACT = ("why", "looks", "cured", "exact", "noise", "wave", "bulk", "shear")
-"""Further columns where exact frequencies decide."""
+_BY_EXACT = ("why", "looks", "cured", "noise", "wave", "bulk", "shear")
+"""Further columns where exact frequencies decide, of which ``lowest`` and ``q`` are then the lowest's."""
 _LOT = 256  # crystals in memory at once
 _CURVE = ("stable", *(f"per_{what}{end}" for what in ("relaxed", "generated") for end in ("", "_low", "_high")))
 
@@ -95,7 +95,9 @@ def page_data(store: ResultsStore, crystals: Crystals, contents: Mapping[str, Co
             columns[name].append(_rounded(_at(document, path)))
         columns["published"].append(_published(columns["path"][-1]))
         if exact:
-            for name, value in _by_exact(document).items():
+            found = _by_exact(document)
+            columns["lowest"][-1], columns["q"][-1] = (_rounded(found.pop(name)) for name in ("lowest", "q"))
+            for name, value in found.items():
                 columns[name].append(_rounded(value))
         structures.append(structure_bytes(structure))
         ref = document["arrays"].get("band_structure")
@@ -165,7 +167,8 @@ def _by_exact(document: Mapping[str, Any]) -> dict[str, Any]:
         "why": explain(evidence, assessments[0]) if assessments else None,
         "looks": [[look.label or "", look.q, look.interpolated, look.frequency, look.natoms] for look in looks],
         "cured": cured.frequency if cured else None,
-        "exact": exact.frequency if exact else None,
+        "lowest": exact.frequency if exact else None,
+        "q": exact.q if exact else None,
         "noise": evidence.noise,
         "wave": evidence.elastic.lowest if evidence.elastic else None,
         "bulk": (elasticity.get("bulk_modulus") or {}).get("vrh"),

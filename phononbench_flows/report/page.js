@@ -44,8 +44,7 @@ function showBoard(data) {
   const { chosen } = state;
   const highest = (key) => Math.max(0.01, ...Object.values(curves).map((curve) => curve[`${key}_high`][chosen] ?? 0));
   const largest = { per_relaxed: highest("per_relaxed"), per_generated: highest("per_generated") };
-  const beside = state.kind === "verdict" ? ["Published rule, per relaxed"] : [];
-  const head = ["", "Set", "Generated", "Relaxed", "Stable", "Stable per relaxed", "Stable per generated", ...beside].map((label, place) =>
+  const head = ["", "Set", "Generated", "Relaxed", "Stable", "Stable per relaxed", "Stable per generated"].map((label, place) =>
     element("th", { scope: "col", class: place > 1 && place < 5 ? "number" : "" }, label));
   const lines = ranking(data).map((name, place) => {
     const row = table.set.indexOf(name);
@@ -53,7 +52,10 @@ function showBoard(data) {
     const about = ["model", "training_set", "condition"].map((key) => table[key][row]).filter(Boolean).join(", ");
     const rates = ["per_relaxed", "per_generated"].map((key) =>
       element("td", {}, curve && curve[key][chosen] !== null ? interval(curve, key, chosen, largest[key]) : "none"));
-    if (beside.length) rates.push(element("td", {}, rateText(...["by_rule", "by_rule_low", "by_rule_high"].map((name) => table[name][row]))));
+    if (state.kind === "verdict") {
+      const rule = rateText(...["by_rule", "by_rule_low", "by_rule_high"].map((name) => table[name][row]));
+      rates[0].append(element("span", { class: "about" }, `published rule: ${rule}`));
+    }
     const numbers = [table.generated[row], table.relaxed[row], curve ? curve.stable[chosen] : 0];
     return element("tr", { "data-set": name }, element("td", { class: "rank" }, String(place + 1)),
       element("td", {}, name, about ? element("span", { class: "about" }, about) : null),

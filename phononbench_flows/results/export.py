@@ -274,13 +274,13 @@ def _write_files(folder: Path, suffix: str, texts: Iterable[tuple[str, str]]) ->
 
 
 def _frame_info(document: CalculationDocument) -> dict[str, Any]:
-    minimum, relaxation = document.minimum, document.relaxation
+    lowest, relaxation = document.lowest, document.relaxation
     info = {
         "id": document.id,
         "set": document.set,
         "status": document.status,
         "relaxed": document.relaxed_structure is not None,
-        "lowest_frequency_thz": minimum.frequency if minimum else None,
+        "lowest_frequency_thz": lowest.frequency if lowest else None,
         "energy_per_atom_ev": relaxation.energy_per_atom if relaxation else None,
         "protocol_id": document.protocol_id,
     }
