@@ -133,3 +133,30 @@ def test_the_script_needs_exact_frequencies(run, folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("interpolation_or_instability", folder, "--protocol", "p")
     assert "does not judge by exact frequencies" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.browser
+def test_a_reader_sees_both_verdicts(browser, crystals, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "save", lambda figure, out, name: [])
+    with ResultsStore.open(folder) as store:
+        page = write_report(store, crystals, tmp_path / "report")
+    browser.open(page, "document.documentElement?.dataset.ready === 'charts'")
+    text = "document.getElementById('{}').textContent".format
+    assert "60.0 % 23.1 to 88.2published rule: 20.0 % (3.6 to 62.4)" in browser.run(text("board"))
+    assert browser.run("document.getElementById('threshold').disabled") is True
+    assert browser.run("document.getElementById('rules').hidden") is False
+    assert "Interpolation or instability, by cell size" in browser.run(text("rules-list"))
+    for name, value in (("filter-published", "unstable"), ("filter-status", "stable")):
+        place = f"document.getElementById('{name}')"
+        browser.run(f"{place}.value = '{value}', {place}.dispatchEvent(new Event('input'))")
+    browser.run("document.getElementById('column-lowest').firstChild.click()")
+    assert "0.7600" in browser.run(text("crystal-table"))  # the lowest exact one
+    assert browser.run(text("page-text")) == "1–2 of 2 (7 in all)"
+    browser.run("document.querySelector('#crystal-table tbody button').click()")
+    browser.wait("document.getElementById('detail').open")
+    facts = browser.run(text("facts"))
+    assert "verdictstable: the lowest mode at 9 q-points where nothing is interpolated" in facts
+    assert "published ruleunstable at −0.001 THz, unstable at −0.1 THz" in facts
+    assert "bulk modulus123 GPa" in facts
+    assert "<X>(0.125, 0, 0)−4.20000.76008" in browser.run(text("looks"))
+    assert browser.complaints == []
