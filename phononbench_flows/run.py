@@ -20,6 +20,7 @@ from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
+from phononbench_flows.results.published import Published, published_beside
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
 from phononbench_flows.sets.metadata import describe_set
@@ -36,11 +37,19 @@ _CHUNK_CRYSTALS = 128
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """What became of a set: how many crystals came how far, and where the table of all of them is."""
+    """What became of a set.
+
+    Attributes:
+        name: of the set.
+        funnel: how many crystals came how far.
+        table: where the table of all of them is.
+        published: what the published rule says of them; None where exact frequencies do not decide.
+    """
 
     name: str
     funnel: Funnel
     table: Path
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,8 @@ def judge_folder(
         folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
         table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
         counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), described.n_generated)
-    return JudgedSet(set_name, counts, table)
+        beside = published_beside(store, crystals.mine)
+    return JudgedSet(set_name, counts, table, beside)
 
 
 def _slug(potential: str) -> str:

@@ -167,7 +167,7 @@ def run(
                     computing=_progress,
                 ),
             )
-        out.print(funnel_table(judged.funnel, set_name))
+        out.print(funnel_table(judged.funnel, set_name, judged.published))
         folder = harmless(judged.table.parent)
         said = f"results: {folder}/{judged.table.name}\nstable crystals: {folder}/stable"
         out.print(said, soft_wrap=True, highlight=False)
@@ -271,8 +271,11 @@ def judge_files(
 
 
 def _line(result: JudgedCrystal) -> str:
+    from phononbench_flows.stability import explain_published
+
     name = f"{result.crystal.origin.source}  {result.document.formula_pretty or ''}".rstrip()
-    return f"{name}  {result.why}"
+    said = explain_published(result.document.evidence) if result.document.is_judged_otherwise else None
+    return f"{name}  {result.why}{f'; published rule: {said}' if said else ''}"
 
 
 @app.command("protocol")

@@ -143,6 +143,16 @@ def query(
         float | None,
         typer.Option(help="With --status stable or unstable: as if judged at this threshold (THz, such as -0.1)."),
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stable|unstable",
+            help="By the published rule, below -0.001 THz on the interpolated path, whatever the protocol.",
+        ),
+    ] = None,
+    disputed: Annotated[
+        bool, typer.Option("--disputed", help="Only where the verdict and that of the published rule are opposites.")
+    ] = False,
     reason: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
     ] = None,
@@ -185,6 +195,8 @@ def query(
             reasons=reason or (),
             condition=read_conditions(condition),
             threshold=threshold,
+            published=published,
+            disputed=disputed,
             where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)
@@ -202,20 +214,25 @@ def _symbols(text: str | None) -> list[str]:
 
 
 def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
+    from phononbench_flows.stability import published
+
+    shown = list(documents)
+    beside = any(document.is_judged_otherwise for document in shown)
     table = Table(show_edge=False)
     table.add_column("crystal", no_wrap=True)
-    for name in ("formula", "status", "reason"):
-        table.add_column(name)
+    for name in ("formula", "status", *(["published"] if beside else []), "reason"):
+        table.add_column(name, min_width=len(name))
     table.add_column("lowest (THz)", justify="right")
     table.add_column("space group")
     table.add_column("atoms", justify="right")
-    for document in documents:
-        lowest = document.minimum
+    for document in shown:
+        lowest = document.lowest
         relaxed = document.symmetry_relaxed
         cells = (
             document.id,
             document.formula_pretty,
             document.status,
+            *([next(iter(published(document.evidence).values()), None)] if beside else []),
             document.reason,
             None if lowest is None else f"{lowest.frequency:.4g}",
             relaxed.symbol if relaxed else None,
@@ -223,8 +240,8 @@ def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
         )
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
     out.print(table)
-    shown = f"{table.row_count} of {total}" if table.row_count < total else str(total)
-    err.print(f"{shown} crystals", style="dim", highlight=False)
+    count = f"{table.row_count} of {total}" if table.row_count < total else str(total)
+    err.print(f"{count} crystals", style="dim", highlight=False)
 
 
 def _write(
@@ -278,7 +295,7 @@ def show(
     """Print one crystal and its structure, and draw its band structure."""
     checked_target(figures, folder=True)
     with _opened(where) as store:
-        from phononbench_flows.cli.display import crystal_table, structure_table
+        from phononbench_flows.cli.display import crystal_table, exact_looks_table, structure_table
         from phononbench_flows.results.show import draw
 
         documents = list(store.documents({"id": crystal_id}, sort={"updated_at": 1}))
@@ -287,8 +304,9 @@ def show(
         folder = figures or Path(store.spec.get("path", ".")) / "figures"
         for document in documents:
             out.print(crystal_table(document, store.get_set(document.set)))
-            if (structure := structure_table(document, store.crystal(document.id))) is not None:
-                out.print(structure)
+            for table in (exact_looks_table(document), structure_table(document, store.crystal(document.id))):
+                if table is not None:
+                    out.print(table)
             if (path := draw(document, store, folder)) is not None:
                 out.print(str(path), soft_wrap=True)
 

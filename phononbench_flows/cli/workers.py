@@ -149,6 +149,8 @@ def _status_table(found: list[SetStatus]) -> Table:
         passed = _listed(each.passed.items())
         counts = (each.statuses, each.reasons, each.fireworks)
         finished, failed, fireworks = (_listed(sorted(c.items())) for c in counts)
+        if each.published is not None:
+            finished += f"\n({each.published.stable} stable by the published rule)"
         numbers = (str(each.waiting), passed, str(each.running))
         table.add_row(each.set, each.protocol_id, *numbers, finished, failed, rate, left, fireworks)
     return table

@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,6 +23,7 @@ from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.files import flush
 from phononbench_flows.outcomes import Status
+from phononbench_flows.stability import PUBLISHED, published
 from phononbench_flows.steps import Column, Step
 from phononbench_flows.steps.step import value_of
 from phononbench_flows.store import ResultsStore
@@ -34,6 +36,11 @@ STABLE = "stable"
 
 _LOT = 256  # documents in memory at once while their crystals are looked up
 
+
+def _published(document: CalculationDocument, threshold: float) -> str | None:
+    return published(document.evidence).get(threshold)
+
+
 _LEADING = (
     Column("id", lambda d: d.id, "Id of the crystal: the set's name and where it lies in it."),
     Column("set", lambda d: d.set, "Name of the set."),
@@ -45,7 +52,8 @@ _LEADING = (
     Column(
         "min_frequency_judged_thz",
         value_of("minimum", "frequency"),
-        "Lowest frequency where the protocol looks, in THz, imaginary as negative: it decides.",
+        "Lowest frequency that fixed thresholds are held against, in THz, imaginary as negative: where the protocol "
+        "looks, or on the path if exact frequencies decide.",
     ),
     Column(
         "spacegroup_initial",
@@ -54,7 +62,16 @@ _LEADING = (
     ),
 )
 _TRAILING = (
-    Column("detail", lambda d: d.detail, "The reason in a sentence."),
+    *(
+        Column(
+            f"published_{name}",
+            partial(_published, threshold=threshold),
+            f"`unstable` by the published rule if a frequency on the interpolated path lies below {threshold:g} THz.",
+        )
+        for name, threshold in zip(("strict", "lenient"), PUBLISHED, strict=True)
+    ),
+    Column("why", lambda d: d.why, "The verdict and its evidence in a sentence or two."),
+    Column("detail", lambda d: d.detail, "Why it was rejected or failed, in a sentence."),
     Column("duplicate_of", lambda d: d.duplicate_of, "Id of the crystal of the set that it repeats."),
     Column("known_as", lambda d: d.known_as, "Name of the crystal of the reference set that it repeats."),
     Column(
@@ -223,12 +240,14 @@ def with_phonons(documents: Iterable[CalculationDocument], store: ResultsStore) 
 
     for document in documents:
         if {"force_constants", "band_structure"} <= set(document.arrays):
+            looks = document.arrays.get("exact_looks")
             yield PhononResult(
                 document.id,
                 ForceConstants.from_arrays(store.blobs.get(document.arrays["force_constants"])),
                 Bands.from_arrays(store.blobs.get(document.arrays["band_structure"])),
                 document.potential.name,
                 last_updated=document.updated_at,
+                exact_looks=store.blobs.get(looks) if looks else None,
             )
 
 
@@ -271,13 +290,13 @@ def _write_files(folder: Path, suffix: str, texts: Iterable[tuple[str, str]]) ->
 
 
 def _frame_info(document: CalculationDocument) -> dict[str, Any]:
-    minimum, relaxation = document.minimum, document.relaxation
+    lowest, relaxation = document.lowest, document.relaxation
     info = {
         "id": document.id,
         "set": document.set,
         "status": document.status,
         "relaxed": document.relaxed_structure is not None,
-        "lowest_frequency_thz": minimum.frequency if minimum else None,
+        "lowest_frequency_thz": lowest.frequency if lowest else None,
         "energy_per_atom_ev": relaxation.energy_per_atom if relaxation else None,
         "protocol_id": document.protocol_id,
     }

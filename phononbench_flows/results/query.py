@@ -11,7 +11,7 @@ from typing import Any
 
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
-from phononbench_flows.stability import filter_at
+from phononbench_flows.stability import filter_at, filter_disputed, filter_published
 
 Scalar = str | float | int | bool
 CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
@@ -68,6 +68,8 @@ class CrystalQuery:
         reasons: codes of why a crystal was rejected or failed, any of these.
         condition: what the generator was asked for, key by key.
         threshold: with ``stable`` or ``unstable`` among the statuses: as if judged at this threshold, in THz.
+        published: ``stable`` or ``unstable`` by the published rule, whatever the protocol.
+        disputed: whether the crystal's verdict and that of the published rule have to be opposites.
         where: a MongoDB filter that has to hold too.
     """
 
@@ -86,6 +88,8 @@ class CrystalQuery:
     reasons: Sequence[str] = ()
     condition: Mapping[str, Scalar] = field(default_factory=dict)
     threshold: float | None = None
+    published: str | None = None
+    disputed: bool = False
     where: Mapping[str, Any] | None = None
 
 
@@ -115,10 +119,16 @@ def criteria(question: CrystalQuery) -> dict[str, Any]:
             found[name] = _between(wanted)
     found |= _elements(question) | {f"condition.{key}": value for key, value in question.condition.items()}
     found |= _judged(question.statuses, question.threshold)
+    further: list[dict[str, Any]] = []
+    if question.published is not None:
+        _refuse_unknown("verdict of the published rule", [question.published], _JUDGED)
+        further.append(filter_published(question.published))
+    if question.disputed:
+        further.append(filter_disputed())
     if question.where is not None:
         _refuse_code(question.where)
-        found["$and"] = [dict(question.where)]
-    return found
+        further.append(dict(question.where))
+    return found | ({"$and": further} if further else {})
 
 
 def parse_where(text: str) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import pandas as pd
 from phononbench_flows.documents import SetDocument, calculation_key
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import COUNTED
+from phononbench_flows.results.published import JudgedAt, judged_at
 from phononbench_flows.sets.relaxed import Relaxed, compare
-from phononbench_flows.stability import MINIMUM
+from phononbench_flows.stability import CURED, EXACT, MINIMUM
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import ResultsStore
 
@@ -39,7 +40,10 @@ _FIELDS = {
     "crystal_system_initial": "symmetry_initial.crystal_system",
     "space_group": "symmetry_relaxed.number",
     "judged_thz": MINIMUM,
-    **{f"{place}_thz": f"evidence.looks.{place}.frequency" for place in Q_POINTS[1:]},
+    **{f"{place}_thz": f"evidence.looks.{place}.frequency" for place in (*Q_POINTS[1:], CURED, EXACT)},
+    "path_q": "evidence.looks.path.q",
+    "exact_q": "evidence.looks.exact.q",
+    "point_group": "symmetry_relaxed.point_group",
     "condition": "condition",
 }
 # What they were judged by, the same in all rows of a table.
@@ -51,7 +55,7 @@ _COMPARED = {
     "same_distance": "relaxation.same_distance",
 }
 _COUNTS = ("nsites", "nelements", "space_group")
-_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", *_JUDGE)
+_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", "point_group", *_JUDGE)
 
 
 class SelectionError(PhononBenchError):
@@ -78,20 +82,23 @@ class Crystals:
         rows: one per crystal, with the columns ``id``, ``set``, ``status``, ``stage``, ``reason``, ``same_as``,
             ``nsites``, ``nelements``, ``elements`` (list of symbols), ``formula``, ``crystal_system`` (relaxed),
             ``crystal_system_initial``, ``space_group`` (relaxed), ``judged_thz``, ``path_thz``,
-            ``commensurate_thz``, ``mesh_thz`` (lowest frequencies), ``condition`` (a dict: that of the set, and over
+            ``commensurate_thz``, ``mesh_thz``, ``cured_thz``, ``exact_thz`` (lowest frequencies), ``path_q``,
+            ``exact_q`` (where), ``point_group`` (relaxed), ``condition`` (a dict: that of the set, and over
             it that of the crystal) and ``relaxed`` (finished, and counted among those relaxed).
         sets: what is known of each set of the rows, by name.
         judge: what they were judged by.
+        judged_at: at which thresholds, and whether by exact frequencies.
     """
 
     rows: pd.DataFrame
     sets: dict[str, SetDocument]
     judge: Judge
+    judged_at: JudgedAt
 
     def only(self, names: Sequence[str]) -> Crystals:
         """The crystals of these sets alone."""
         rows = self.rows[self.rows["set"].isin(names)]
-        return Crystals(rows, {name: self.sets[name] for name in names}, self.judge)
+        return Crystals(rows, {name: self.sets[name] for name in names}, self.judge, self.judged_at)
 
 
 def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, protocol: str | None = None) -> Crystals:
@@ -119,7 +126,8 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     rows["condition"] = _conditions(rows, described)
     rows["relaxed"] = [was_relaxed(*pair) for pair in zip(rows["status"], rows["stage"], strict=True)]
     rows["same_as"] = _same_as(store, rows, judge.protocol_id)
-    return Crystals(rows.drop(columns=[*_COMPARED]), described, judge)
+    judged = judged_at(store, {"protocol_id": judge.protocol_id})
+    return Crystals(rows.drop(columns=[*_COMPARED]), described, judge, judged)
 
 
 def _same_as(store: ResultsStore, rows: pd.DataFrame, protocol_id: str) -> pd.Series:
@@ -187,7 +195,8 @@ def _at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
 def _frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
     # A repeated word costs a byte or two as a category.
     types: dict[str, Any] = dict.fromkeys(_WORDS, "category")
-    types |= dict.fromkeys((f"{q_points}_thz" for q_points in Q_POINTS), "float64") | dict.fromkeys(_COUNTS, "Int32")
+    types |= dict.fromkeys((name for name in columns if name.endswith("_thz")), "float64")
+    types |= dict.fromkeys(_COUNTS, "Int32")
     return pd.DataFrame({name: pd.Series(values, dtype=types.get(name, object)) for name, values in columns.items()})
 
 
