@@ -1,7 +1,8 @@
 """PhononBench Flows: judge the dynamical stability of generated crystals at scale.
 
 The door: ``judge`` for one crystal, ``judge_many`` for some, ``judge_folder`` for a set that may not be lost,
-``ResultsStore`` to ask what became of it, ``StabilityMaker`` for flows of jobflow and atomate2.
+``judge_phonons`` for force constants that are there, ``ResultsStore`` to ask what became of it, ``StabilityMaker`` for
+flows of jobflow and atomate2.
 
 Nothing heavy is imported before it is used, so that ``import phononbench_flows`` stays instant.
 """
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from phononbench_flows.flows import StabilityMaker
     from phononbench_flows.judging import JudgedCrystal, judge, judge_many
     from phononbench_flows.protocol import Protocol, load_protocol
+    from phononbench_flows.rejudging import judge_phonons
     from phononbench_flows.run import judge_folder
     from phononbench_flows.store import ResultsStore
 
@@ -28,6 +30,7 @@ _HOMES = {
     "judge": "judging",
     "judge_folder": "run",
     "judge_many": "judging",
+    "judge_phonons": "rejudging",
     "load_protocol": "protocol",
 }
 
@@ -39,6 +42,7 @@ __all__ = [
     "judge",
     "judge_folder",
     "judge_many",
+    "judge_phonons",
     "load_protocol",
 ]
 

@@ -66,6 +66,32 @@ class ForceConstants:
     noise: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def largest_noise(self) -> float:
+        """The largest of what the forces leave undetermined, THz; 0 where it is not known."""
+        return max(self.noise.values(), default=0.0)
+
+    @classmethod
+    def of(cls, phonon: Phonopy, **more: Any) -> ForceConstants:
+        """Those of a Phonopy object whose force constants are set.
+
+        Parameters:
+            more: ``n_displacements``, ``max_drift``, ``noise`` and ``seconds``, where they are known.
+        """
+        unit, array = phonon.unitcell, phonon.force_constants
+        if array is None:
+            raise RuntimeError("phonopy has no force constants")
+        return cls(
+            cell=np.array(unit.cell),
+            numbers=np.array(unit.numbers),
+            positions=np.array(unit.scaled_positions),
+            supercell=np.array(phonon.supercell_matrix),
+            primitive=np.array(phonon.primitive_matrix),
+            array=full_fc_to_compact_fc(phonon.primitive, array) if len(array) == len(phonon.supercell) else array,
+            symprec=phonon.symmetry.tolerance,
+            **({"n_displacements": 0, "max_drift": 0.0} | more),
+        )
+
     def phonopy(self) -> Phonopy:
         """The Phonopy object from which every frequency can be had."""
         phonon = Phonopy(
@@ -301,17 +327,8 @@ def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstan
     measured = frequencies_held(phonon)
     if settings.symmetrize:
         phonon.symmetrize_force_constants()
-    unit, array = phonon.unitcell, phonon.force_constants
-    if array is None:
-        raise RuntimeError("phonopy gave no force constants")
-    return ForceConstants(
-        cell=np.array(unit.cell),
-        numbers=np.array(unit.numbers),
-        positions=np.array(unit.scaled_positions),
-        supercell=np.array(phonon.supercell_matrix),
-        primitive=np.array(phonon.primitive_matrix),
-        array=full_fc_to_compact_fc(phonon.primitive, array) if len(array) == len(phonon.supercell) else array,
-        symprec=settings.symprec,
+    return ForceConstants.of(
+        phonon,
         n_displacements=len(forces),
         max_drift=float(np.linalg.norm(drift, axis=2).max()),
         noise=_noise(phonon, drift[:, 0], measured, settings.distance),

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import ExactLooksSettings, Protocol
-from phononbench_flows.stability import CURED, EXACT, ExactLook, Look
+from phononbench_flows.stability import CURED, EXACT, Evidence, ExactLook, Look
 from phononbench_flows.steps.order import step_settings
 from phononbench_flows.steps.step import Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools, check_potential
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from phononbench_flows.engine.bands import Bands
     from phononbench_flows.engine.dialogues import Dialogue, Found
     from phononbench_flows.engine.interpolation import Interpolation
     from phononbench_flows.engine.ladder import Climbed
@@ -47,31 +48,30 @@ def _dialogue(crystal: StepInput, tools: Tools) -> Dialogue:
         constants,
         tools.protocol.force_constants,
         step_settings(STEP, tools.protocol),
-        noise=_noise(constants.noise),
+        noise=constants.largest_noise,
         connected=periodicity_of(constants.phonopy().primitive, tools.potential.cutoff),
     )
 
 
-def _noise(found: Mapping[str, float]) -> float:
-    """The largest of what the forces leave undetermined, in THz."""
-    return max(found.values(), default=0.0)
-
-
 def _record(document: CalculationDocument, result: Found[Climbed], protocol: Protocol) -> Mapping[str, Arrays]:
+    from phononbench_flows.engine.corrected import looks_arrays
+
+    evidence, bands = seen_by(result.result, document.evidence, protocol)
+    document.evidence = evidence
+    document.results = document.results | {STEP.name: {"evaluations": result.evaluations}}
+    looks = looks_arrays([seen.exact.known for seen in result.result.seen], step_settings(STEP, protocol).tolerance)
+    return {"band_structure": bands.arrays(), "exact_looks": looks}
+
+
+def seen_by(climbed: Climbed, evidence: Evidence, protocol: Protocol) -> tuple[Evidence, Bands]:
+    """The evidence with all that was found on the ladder, and the bands that pass through it."""
     import numpy as np
 
-    from phononbench_flows.engine.corrected import looks_arrays
     from phononbench_flows.engine.paths import walk
     from phononbench_flows.engine.spectrum import bands_along, mesh_points
 
-    climbed = result.result
     held, final = climbed.held, climbed.final
     looks = [
-        ExactLook(
-            q=held.q.tolist(), frequency=held.frequency, how="supercell", natoms=climbed.supercell_natoms, label=None
-        )
-    ]
-    looks += [
         ExactLook(
             q=seen.q.tolist(),
             frequency=seen.frequency,
@@ -83,28 +83,25 @@ def _record(document: CalculationDocument, result: Found[Climbed], protocol: Pro
         )
         for seen in climbed.seen
     ]
-    lowest = min(looks, key=lambda look: look.frequency)
-    decisive = Look(frequency=lowest.frequency, q=lowest.q, n_q=held.n_q + len(climbed.seen), exact=True)
-    dimension = document.evidence.dimension
-    counts = dimension is None or dimension > _CHAINS
+    if np.isfinite(held.frequency):  # not if the supercell holds nothing but the acoustic modes at Γ
+        first = ExactLook(q=held.q.tolist(), frequency=held.frequency, how="supercell", natoms=climbed.supercell_natoms)
+        looks.insert(0, first)
     path = walk(final.cell, protocol.spectrum.path_points)
     on_path = np.concatenate(path.q)
     on_mesh = mesh_points(final.cell, protocol.spectrum.mesh, protocol.force_constants.symprec)
-    cured = _lowest(replace(final, known=()), np.concatenate([on_path, on_mesh]))
-    document.evidence = document.evidence.with_looks({CURED: cured} | ({EXACT: decisive} if counts else {})).model_copy(
-        update={
-            "exact": looks,
-            "noise": _noise(climbed.noise),
-            "noise_from": dict(climbed.noise),
-            "amplitudes": {f"{distance:g}": found for distance, found in climbed.amplitudes.items()},
-            "not_looked_at": climbed.missing,
-        }
-    )
-    document.results = document.results | {STEP.name: {"evaluations": result.evaluations}}
+    found = {CURED: _lowest(replace(final, known=()), np.concatenate([on_path, on_mesh]))}
+    if looks and (evidence.dimension is None or evidence.dimension > _CHAINS):
+        lowest, n_q = min(looks, key=lambda look: look.frequency), held.n_q + len(climbed.seen)
+        found[EXACT] = Look(frequency=lowest.frequency, q=lowest.q, n_q=n_q, exact=True)
+    more = {
+        "exact": looks,
+        "noise": max(climbed.noise.values(), default=0.0),
+        "noise_from": dict(climbed.noise),
+        "amplitudes": {f"{distance:g}": frequency for distance, frequency in climbed.amplitudes.items()},
+        "not_looked_at": climbed.missing,
+    }
     bands = bands_along(path, final.frequencies(on_path), final.cell.cell)
-    tolerance = step_settings(STEP, protocol).tolerance
-    known = looks_arrays([seen.exact.known for seen in climbed.seen], tolerance)
-    return {"band_structure": bands.arrays(), "exact_looks": known}
+    return evidence.with_looks(found).model_copy(update=more), bands
 
 
 def _lowest(interpolation: Interpolation, points: np.ndarray) -> Look:

@@ -32,13 +32,7 @@ def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> N
 
 def _record(document: CalculationDocument, result: Spectrum, protocol: Protocol) -> Mapping[str, Arrays]:
     judged = result.at(threshold_place(protocol.judgement))
-    document.evidence = document.evidence.with_looks(
-        {
-            "path": _look(result.path, exact=False),
-            "mesh": _look(result.mesh, exact=False),
-            "commensurate": _look(result.commensurate, exact=True),
-        }
-    )
+    document.evidence = document.evidence.with_looks(looks_of(result))
     if document.phonon is not None:
         document.phonon = document.phonon.model_copy(
             update={
@@ -48,6 +42,15 @@ def _record(document: CalculationDocument, result: Spectrum, protocol: Protocol)
             }
         )
     return {"band_structure": result.bands.arrays()}
+
+
+def looks_of(found: Spectrum) -> dict[str, Look]:
+    """The lowest frequency in each of the three places."""
+    return {
+        "path": _look(found.path, exact=False),
+        "mesh": _look(found.mesh, exact=False),
+        "commensurate": _look(found.commensurate, exact=True),
+    }
 
 
 def _look(at: Frequencies, *, exact: bool) -> Look:
