@@ -23,7 +23,7 @@ import csv
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +67,8 @@ class Counter:
         self.atoms += given[0].n_atoms
 
 
-def write_truth(potential: str, out: Path, device: str) -> None:
-    """Append a line for each crystal that the file does not hold yet, those with the fewest atoms first."""
+def write_truth(potential: str, out: Path, device: str, names: Collection[str]) -> None:
+    """Append a line for each of these crystals that the file does not hold yet, those with the fewest atoms first."""
     from textbook_crystals import CRYSTALS
     from textbook_truth import truth
 
@@ -79,7 +79,9 @@ def write_truth(potential: str, out: Path, device: str) -> None:
         if not done:
             table.writeheader()
         held = {row["name"] for row in done}
-        for name in sorted(CRYSTALS.keys() - held, key=lambda each: (len(CRYSTALS[each].structure), each)):
+        for name in sorted(
+            (set(names) or CRYSTALS.keys()) - held, key=lambda each: (len(CRYSTALS[each].structure), each)
+        ):
             began = time.monotonic()
             structure = CRYSTALS[name].structure
             row: dict[str, Any] = {"name": name, "atoms": len(structure)}
@@ -254,6 +256,7 @@ def main() -> None:
     """Find the truth, or compare with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("truth", "compare"))
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="crystals that `truth` looks at")
     parser.add_argument("--potential", default="sevennet-0")
     parser.add_argument("--truth", type=Path, help="what `truth` wrote, for `compare`")
     parser.add_argument("--out", type=Path, required=True, help="a file for `truth`, a folder for `compare`")
@@ -263,7 +266,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore", FutureWarning)
     if given.what == "truth":
-        write_truth(given.potential, given.out, given.device)
+        write_truth(given.potential, given.out, given.device, given.only)
     elif given.truth is None:
         parser.error("`compare` needs --truth")
     else:

@@ -39,8 +39,9 @@ SOFT = 5.0  # GPa: below, elastic constants are computed with the other strain a
 GRID = {1: 8, 2: 6, 3: 6}  # largest denominator of the q-points, by atoms in the primitive cell
 IMAGES = (10.0, 8.0, 6.5, 5.0)  # Å between images in the larger cells' supercell: the first that is affordable
 SUPERCELL_ATOMS = 300
-BUDGET = 16_000  # atom-evaluations of a crystal
-MINIMA_GRIDS = (6, 8)
+BUDGET = 10_000  # atom-evaluations of a crystal
+MINIMA_GRIDS, MINIMA = (6, 8), 8
+CLEAR = 0.5  # THz: a larger cell with an imaginary frequency beyond this is not looked at further
 LONG_WAVES = (8, 12, 16, 24)  # denominators of q-points along the softest direction of a crystal that shears
 BATCH_ATOMS = 192
 VACUUM = 8.0  # Å: a gap along the third axis that makes a crystal a layer
@@ -152,19 +153,18 @@ class _Crystal:
         self._take(phonon)
         self._supercell = phonon
         self.found.looked.append(f"{len(phonon.supercell)} atoms, images {apart:g} Å apart")
-        for q in self._interpolated_minima(phonon):
+        for q in self._interpolated_minima(phonon)[:MINIMA]:
             self._look_at(q, "minimum")
+        self.found.looked.append("interpolated minima")
 
     def look_at_labelled_points(self) -> None:
         """Ends and middles of the segments of seekpath's path, as fractions of denominators up to 8."""
         paths, _, _ = get_band_qpoints_by_seekpath(self.cell, npoints=3)
-        number = 0
         for path in paths:
             for q in (path[0], (path[0] + path[-1]) / 2, path[-1]):
                 if self.layer and abs(q[2]) > 1e-6:
                     continue
                 self._look_at(np.array([float(Fraction(float(x)).limit_denominator(8)) for x in q]), "labelled")
-                number += 1
         self.found.looked.append("labelled points and middles")
 
     def look_at_long_waves(self, direction: np.ndarray) -> None:
@@ -215,7 +215,7 @@ class _Crystal:
         return (found + found.T) / 2
 
     def _look_at(self, q: np.ndarray, what: str = "") -> None:
-        if self._key(q) in self._known:
+        if self._key(q) in self._known or (len(self.cell) not in GRID and self.found.lowest < -CLEAR):
             return
         phonon = self._displaced(smallest_supercell(q, self.cell))
         cost = len(phonon.supercell) * len(_displacements(phonon))
@@ -242,7 +242,7 @@ class _Crystal:
         turned = np.round(self._turns @ q, 5) % 1.0
         return min(map(tuple, turned.tolist()))
 
-    def _interpolated_minima(self, phonon: Phonopy) -> Iterator[np.ndarray]:
+    def _interpolated_minima(self, phonon: Phonopy) -> list[np.ndarray]:
         """q-points of two grids at which the lowest interpolated frequency is a local minimum, the lowest first."""
         found: list[tuple[float, np.ndarray]] = []
         for n in MINIMA_GRIDS:
@@ -254,8 +254,7 @@ class _Crystal:
             neighbours = np.array([np.roll(lowest, step, axis=(0, 1, 2)) for step in steps])
             least = (lowest <= neighbours.min(axis=0) + 1e-6).ravel()
             found += [(float(values[k]), points[k]) for k in np.flatnonzero(least) if points[k].any()]
-        for _, q in sorted(found, key=lambda each: each[0]):
-            yield q
+        return [q for _, q in sorted(found, key=lambda each: each[0])]
 
     def _displaced(self, supercell: np.ndarray, distance: float = DISTANCE) -> Phonopy:
         with warnings.catch_warnings():  # that such a supercell has less symmetry than the crystal is known
