@@ -199,9 +199,15 @@ class CalculationDocument(_Crystal):
     relaxation: RelaxationRecord | None = None
     phonon: PhononRecord | None = None
     evidence: Evidence = Field(default_factory=Evidence, description="What is known of its frequencies.")
-    minimum: Look | None = Field(None, description="Lowest frequency where the protocol looks: it decides.")
+    minimum: Look | None = Field(
+        None,
+        description="Lowest frequency that fixed thresholds are held against: where the protocol looks, or on the path "
+        "if exact frequencies decide.",
+    )
     assessments: list[Assessment] = Field(
-        default_factory=list, description="One for each threshold of the protocol, the deciding one first."
+        default_factory=list,
+        description="The deciding one first: by exact frequencies if the protocol judges by them. Then one for each "
+        "threshold of the protocol.",
     )
     results: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="What further steps found, by the step's name."

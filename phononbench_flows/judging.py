@@ -20,7 +20,7 @@ from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import Protocol, load_protocol
 from phononbench_flows.sets.identity import source_sha256
 from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, screened
-from phononbench_flows.stability import Look, Stability, explain
+from phononbench_flows.stability import EXACT, Look, Stability, decisive, explain
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
 from phononbench_flows.steps.passing import pass_step
 from phononbench_flows.structures import Parsed, RawCrystal, Rejection, clean, parse, read_inputs
@@ -92,7 +92,8 @@ class JudgedCrystal:
     @property
     def minimum(self) -> Look | None:
         """The lowest frequency (THz, imaginary as negative) where the protocol looks; None if it was not computed."""
-        return self.document.minimum
+        assessments, evidence = self.document.assessments, self.document.evidence
+        return (decisive(evidence, assessments[0]) or evidence.looks.get(EXACT)) if assessments else None
 
     @property
     def structure(self) -> Structure | None:

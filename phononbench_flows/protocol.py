@@ -22,9 +22,11 @@ from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
 Points = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Strain = Annotated[float, Field(gt=0, le=0.02, allow_inf_nan=False)]
 # Half of what is too close for two atoms: beyond it, it would be open which atom is meant.
 Distance = Annotated[float, Field(gt=0, le=0.12, allow_inf_nan=False)]
 
@@ -98,6 +100,39 @@ class SpectrumSettings(_Part):
     mesh: tuple[Points, Points, Points] = Field((12, 12, 12), description="Regular mesh with Gamma in it.")
 
 
+class ElasticitySettings(_Part):
+    """Relaxed-ion elastic constants from strained primitive cells, by the step `elasticity`."""
+
+    strain: Strain = Field(0.003, description="Strain of the primitive cells, in both directions.")
+    smaller_strain: Strain = Field(0.001, description="Strain to compute them again with where zero is near.")
+    always: bool = Field(False, description="Compute crystals that are known to be unstable, too.")
+    unstable_below: Annotated[float, Field(le=0, allow_inf_nan=False)] = Field(
+        -0.05, description="Known to be unstable: a frequency at a commensurate q-point lies below this, in THz."
+    )
+
+
+class ExactLooksSettings(_Part):
+    """How far exact frequencies are looked for, by the step `exact_looks`."""
+
+    max_cells: Annotated[int, Field(ge=2, le=12)] = Field(
+        8, description="Primitive cells of the largest supercell that holds a q-point."
+    )
+    labelled_share: NotNegative = Field(
+        0.2, description="Evaluations for labelled points and middles of segments, by those of the first supercells."
+    )
+    labelled_evaluations: Annotated[int, Field(ge=0)] = Field(500, description="The same, at least.")
+    minima_share: NotNegative = Field(2.0, description="Evaluations for minima, by those of the first supercells.")
+    minima_evaluations: Annotated[int, Field(ge=0)] = Field(3000, description="The same, at least.")
+    tolerance: Positive = Field(
+        0.05, description="Images of an atom are as near as each other within this, where frequencies are sought, in Å."
+    )
+    margin: NotNegative = Field(0.0, description="Minima are looked at below this and the noise's negative, in THz.")
+    low: NotNegative = Field(1.0, description="Lowest modes below this are computed by two displacements, in THz.")
+    displacements: tuple[Positive, Positive] = Field(
+        (0.003, 0.01), description="Those: the largest of an atom, in Å. A change of sign leaves the crystal undecided."
+    )
+
+
 class Judgement(_Part):
     """Which frequency decides, and when it counts as imaginary."""
 
@@ -160,6 +195,15 @@ PRESETS: dict[str, Protocol] = {
     # A supercell's force constants are exact at its commensurate q-points only; between them they are
     # interpolated, which makes wurtzite GaN look unstable near Gamma (-0.29 THz in a 2x2x2 supercell).
     "commensurate": Protocol(name="commensurate", judgement=Judgement(q_points="commensurate")),
+    # Exact frequencies and elastic constants decide; interpolation only says where to look (docs/verdict.md).
+    "converged": Protocol(
+        name="converged",
+        judgement=Judgement(q_points="exact"),
+        further_steps={
+            "elasticity": ElasticitySettings().model_dump(mode="json"),
+            "exact_looks": ExactLooksSettings().model_dump(mode="json"),
+        },
+    ),
 }
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 MINIMUM = "minimum.frequency"
-"""Where a document keeps the lowest frequency that its verdict was read from."""
+"""Where a document keeps the lowest frequency that fixed thresholds are held against."""
+
+EXACT, ELASTIC = "exact", "elastic"
+"""What decides by exact frequencies: the lowest of all of them, and the limit of long waves."""
 
 _NO_NUMBER = "frequencies that are not numbers cannot be judged"
 
@@ -67,7 +70,9 @@ class ElasticLook(_Part):
     """The limit of long waves, from relaxed-ion elastic constants."""
 
     lowest: float = Field(description="Lowest eigenvalue of the Christoffel matrix over all directions, in GPa.")
-    slope: float = Field(description="Frequency over wave number (1/wavelength) there, in THz Å, imaginary as negative.")
+    slope: float = Field(
+        description="Frequency over wave number (1/wavelength) there, in THz Å, imaginary as negative."
+    )
     direction: list[float] = Field(description="Unit vector of that direction, cartesian, shape (3,).")
     born_stable: bool = Field(description="Whether all eigenvalues of the elastic tensor are positive.")
     noise: float = Field(description="Eigenvalues that differ by less are the same, in GPa.")
@@ -89,6 +94,11 @@ class Evidence(_Part):
     noise_from: dict[str, float] = Field(
         default_factory=dict, description="What the noise is the largest of, by where it was found, in THz."
     )
+    amplitudes: dict[str, float] = Field(
+        default_factory=dict,
+        description="Frequency of the lowest exact mode, if it is low, by the largest displacement of an atom along it "
+        "in Å, in THz.",
+    )
     not_looked_at: list[str] = Field(default_factory=list, description="What would have to be looked at, and was not.")
 
     def with_looks(self, looks: Mapping[str, Look]) -> Evidence:
@@ -104,6 +114,8 @@ class Assessment(_Part):
     threshold: float = Field(description="Unstable if the frequency that decides lies below this, in THz.")
     where: str | None = Field(None, description="Where was looked for the evidence that decided; none if undecided.")
     next: list[str] = Field(default_factory=list, description="Where to look next if undecided.")
+    marginal: bool = Field(False, description="Whether it is undecided since the lowest mode is zero within the noise.")
+    fixed: bool = Field(True, description="Whether the threshold is the protocol's, and not the crystal's own noise.")
 
 
 def is_imaginary(frequencies: Any, threshold: float) -> Any:
@@ -112,11 +124,16 @@ def is_imaginary(frequencies: Any, threshold: float) -> Any:
 
 
 def assess(evidence: Evidence, judgement: Judgement) -> list[Assessment]:
-    """One assessment for each threshold of the judgement, the deciding one first.
+    """The assessment that decides, and those that are recorded beside it.
+
+    By one kind of q-points: one for each threshold of the judgement. By exact frequencies: one against the noise, then
+    those of the path for each threshold, which are the published rule's.
 
     Raises:
         ValueError: a frequency is not a number; that is a failure, never a verdict.
     """
+    if judgement.q_points == EXACT:
+        return [_assess_exact(evidence), *(_assess(evidence, "path", each) for each in judgement.thresholds)]
     return [_assess(evidence, judgement.q_points, threshold) for threshold in judgement.thresholds]
 
 
@@ -130,9 +147,43 @@ def _assess(evidence: Evidence, place: str, threshold: float) -> Assessment:
     return Assessment(stability=Stability.UNSTABLE if unstable else Stability.STABLE, threshold=threshold, where=place)
 
 
+def _assess_exact(evidence: Evidence) -> Assessment:
+    """Unstable by an exact mode, or a wave's limit, beyond the noise; stable where all was looked at and is clean."""
+    noise = evidence.noise or 0.0
+    look, elastic = evidence.looks.get(EXACT), evidence.elastic
+    if look is None:
+        missing = evidence.not_looked_at or [EXACT]
+        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=missing)
+    numbers = [look.frequency, noise, *evidence.amplitudes.values(), *([elastic.lowest] if elastic else [])]
+    if any(map(math.isnan, numbers)):
+        raise ValueError(_NO_NUMBER)
+    changes_sign = len({math.copysign(1, each) for each in (look.frequency, *evidence.amplitudes.values())}) > 1
+    if is_imaginary(look.frequency, -noise) and not changes_sign:
+        return Assessment(fixed=False, stability=Stability.UNSTABLE, threshold=-noise, where=EXACT)
+    if elastic is not None and is_imaginary(elastic.lowest, -elastic.noise):
+        return Assessment(fixed=False, stability=Stability.UNSTABLE, threshold=-noise, where=ELASTIC)
+    if evidence.not_looked_at:
+        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=evidence.not_looked_at)
+    marginal = changes_sign or look.frequency <= noise or (elastic is not None and elastic.lowest <= elastic.noise)
+    if marginal:
+        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, marginal=True)
+    return Assessment(fixed=False, stability=Stability.STABLE, threshold=-noise, where=EXACT)
+
+
+def thresholded(evidence: Evidence, judgement: Judgement) -> Look | None:
+    """The look that fixed thresholds are held against."""
+    return evidence.looks.get(threshold_place(judgement))
+
+
+def threshold_place(judgement: Judgement) -> Literal["path", "commensurate", "mesh"]:
+    """Where fixed thresholds look: where the protocol looks, and on the path where exact frequencies decide."""
+    return "path" if judgement.q_points == "exact" else judgement.q_points
+
+
 def decisive(evidence: Evidence, assessment: Assessment) -> Look | None:
-    """The look that decided; None if nothing did."""
-    return None if assessment.where is None else evidence.looks[assessment.where]
+    """The look that decided, the lowest exact one beside elastic constants; None if nothing did."""
+    place = EXACT if assessment.where == ELASTIC else assessment.where
+    return None if place is None else evidence.looks.get(place)
 
 
 def count_imaginary(frequencies: np.ndarray, threshold: float) -> int:
@@ -158,9 +209,9 @@ def count_stable(minima: Any, thresholds: Sequence[float]) -> np.ndarray:
 
 
 def filter_at(stability: str, threshold: float) -> dict[str, Any]:
-    """MongoDB filter of the crystals that were judged and are ``stable`` or ``unstable`` at this threshold."""
+    """MongoDB filter of the crystals that were judged and are ``stable`` or ``unstable`` at this fixed threshold."""
     side = "$gte" if stability == Stability.STABLE else "$lt"
-    return {"status": {"$in": [Stability.STABLE.value, Stability.UNSTABLE.value]}, MINIMUM: {side: threshold}}
+    return {"status": {"$in": [each.value for each in Stability]}, MINIMUM: {side: threshold}}
 
 
 _PLACES = {
@@ -171,19 +222,69 @@ _PLACES = {
 
 
 def explain(evidence: Evidence, assessment: Assessment) -> str:
-    """The assessment in a sentence."""
+    """The assessment in a sentence or two."""
+    if assessment.where == ELASTIC or (assessment.where is None and EXACT in evidence.looks):
+        return _explain_without_mode(evidence, assessment)
     look = decisive(evidence, assessment)
     if look is None or assessment.where is None:
         places = ", ".join(_PLACES.get(place, place) for place in assessment.next)
         return f"undecided: no frequency is known {places}"
+    if assessment.where == EXACT:
+        return _explain_exact(evidence, assessment, look)
     place, kind = _PLACES.get(assessment.where, f"by {assessment.where}"), "exact" if look.exact else "interpolated"
     if assessment.stability == Stability.UNSTABLE:
-        q = ", ".join(f"{x + 0.0:.4g}" for x in look.q)
         return (
-            f"unstable: {place}, the lowest mode is {look.frequency:.4g} THz at q = ({q}) ({kind}), "
+            f"unstable: {place}, the lowest mode is {look.frequency:.4g} THz at q = {_point(look.q)} ({kind}), "
             f"below the threshold of {assessment.threshold:g} THz"
         )
     return (
         f"stable: {place}, no mode at any of {look.n_q} q-points lies below {assessment.threshold:g} THz "
         f"(lowest {look.frequency:.4g} THz, {kind})"
     )
+
+
+def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> str:
+    if assessment.stability == Stability.STABLE:
+        elastic = evidence.elastic
+        waves = (
+            f", and the softest elastic wave has a modulus of {elastic.lowest:.3g} GPa" if elastic is not None else ""
+        )
+        return (
+            f"stable: the lowest mode at {look.n_q} q-points where nothing is interpolated is {look.frequency:.4g} THz "
+            f"at q = {_point(look.q)}{waves}. Nothing is left to look at; the noise is {-assessment.threshold:.2g} THz"
+        )
+    found = min(evidence.exact, key=lambda each: each.frequency)
+    name = f"{found.label} = " if found.label and "-" not in found.label else "q = "
+    where = (
+        f"computed in a cell of {found.natoms} atoms"
+        if found.how != "supercell"
+        else f"which the supercell of {found.natoms} atoms holds"
+    )
+    held = "" if found.how == "supercell" else ", which the first supercell does not hold"
+    return (
+        f"unstable: at {name}{_point(look.q)}{held}, the lowest mode is {look.frequency:.4g} THz, {where}. "
+        f"The noise is {-assessment.threshold:.2g} THz"
+    )
+
+
+def _explain_without_mode(evidence: Evidence, assessment: Assessment) -> str:
+    elastic, look = evidence.elastic, evidence.looks[EXACT]
+    if assessment.where == ELASTIC and elastic is not None:
+        direction = ", ".join(f"{round(x, 3) + 0.0:.3g}" for x in elastic.direction)
+        return (
+            f"unstable by shear: a long wave along ({direction}) has a modulus of {elastic.lowest:.3g} GPa "
+            f"({elastic.slope:.3g} THz Å). No mode at {look.n_q} exact q-points is imaginary "
+            f"(lowest {look.frequency:.4g} THz)"
+        )
+    if not assessment.marginal:
+        return f"undecided: not looked at: {'; '.join(assessment.next)}. What was looked at is clean"
+    signs = ", ".join(f"{value:.3g} THz by {distance} Å" for distance, value in evidence.amplitudes.items())
+    waves = f", the softest elastic wave has {elastic.lowest:.2g} GPa" if elastic is not None else ""
+    return (
+        f"undecided (marginal): the lowest mode is {look.frequency:.3g} THz at q = {_point(look.q)}"
+        f"{f' ({signs})' if signs else ''}{waves}. That is zero within what the potential's forces tell"
+    )
+
+
+def _point(q: Sequence[float]) -> str:
+    return f"({', '.join(f'{round(x, 6) + 0.0:.4g}' for x in q)})"

@@ -96,6 +96,7 @@ lj = Source(
     load=lambda path, device: Toy(_watch),
     elements=lambda path: None,
     settings=f"lj {SIGMA} {EPSILON} {CUTOFF}",
+    cutoff=lambda model: model.model.cutoff,
 )
 lj32 = Source(
     summary="the same in float32",

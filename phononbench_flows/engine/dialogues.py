@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,32 @@ Dialogue = Generator[list[PhonopyAtoms], list[Answer], Any]
 
 @dataclass(frozen=True)
 class Found[R]:
-    """What a dialogue returned, the crystal's share of the wall time in s, and atoms that went through the potential."""
+    """What a dialogue returned, the crystal's share of the wall time (s), and atoms that the potential computed."""
 
     result: R
     seconds: float
     evaluations: int
+
+
+def side_by_side(dialogues: Sequence[Dialogue]) -> Generator[list[PhonopyAtoms], list[Answer], list[Any]]:
+    """One dialogue of several that go on together; gives what each returned."""
+    results: dict[int, Any] = {}
+    wanted: dict[int, list[PhonopyAtoms]] = {}
+
+    def advance(number: int, answers: list[Answer] | None) -> None:
+        try:
+            wanted[number] = dialogues[number].send(answers)  # type: ignore[arg-type]
+        except StopIteration as end:
+            wanted.pop(number, None)
+            results[number] = end.value
+
+    for number in range(len(dialogues)):
+        advance(number, None)
+    while wanted:
+        answers = iter((yield [cell for cells in wanted.values() for cell in cells]))
+        for number, cells in list(wanted.items()):
+            advance(number, [next(answers) for _ in cells])
+    return [results[number] for number in range(len(dialogues))]
 
 
 @dataclass
@@ -134,7 +156,7 @@ class _Talk:
         )
         for speaker in list(self.speakers):
             if len(speaker.answers) == len(speaker.wanted):
-                self._alone(speaker.index, lambda _, speaker=speaker: self._answer(speaker))
+                self._alone(speaker.index, partial(self._answer, speaker))
 
     def _items(self) -> list[_Item]:
         return [
@@ -159,7 +181,7 @@ class _Talk:
                 self._end(item.speaker.index, Failure(Reason.NOT_FINITE, "no finite forces in a displaced cell"))
             item.speaker.answers[item.number] = Answer(force, stress)
 
-    def _answer(self, speaker: _Speaker) -> None:
+    def _answer(self, speaker: _Speaker, _: list[int]) -> None:
         answers = [speaker.answers[number] for number in range(len(speaker.wanted))]
         self._advance(speaker, answers)
 

@@ -27,13 +27,14 @@ from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
+from phononbench_flows.engine.interpolation import THZ2, commensurate_points, interpolation
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstantsSettings
 
 # Batches sent off while others are displaced and solved, so that the potential never waits.
 _AHEAD = 3
 
-_PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
+PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ForceConstants:
         symprec: Å.
         n_displacements: supercells computed.
         max_drift: largest mean force that was removed, eV/Å.
+        noise: what the forces leave undetermined, by where it shows, THz; see :func:`_noise`.
         seconds: this crystal's share of the time of the calls, and what else was done for it.
     """
 
@@ -59,6 +61,7 @@ class ForceConstants:
     symprec: float
     n_displacements: int
     max_drift: float
+    noise: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     def phonopy(self) -> Phonopy:
@@ -76,6 +79,7 @@ class ForceConstants:
         """What has to be kept to have the same spectrum again."""
         names = ("cell", "numbers", "positions", "supercell", "primitive", "array")
         scalars = {"symprec": self.symprec, "n_displacements": self.n_displacements, "max_drift": self.max_drift}
+        scalars |= {f"noise_{name}": value for name, value in self.noise.items()}
         return {name: getattr(self, name) for name in names} | {k: np.asarray(v) for k, v in scalars.items()}
 
     @classmethod
@@ -85,8 +89,12 @@ class ForceConstants:
             "symprec": float(arrays["symprec"]),
             "n_displacements": int(arrays["n_displacements"]),
             "max_drift": float(arrays["max_drift"]),
+            "noise": {
+                name.removeprefix("noise_"): float(value) for name, value in arrays.items() if name.startswith("noise_")
+            },
         }
-        return cls(**(dict(arrays) | scalars))
+        kept = {name: value for name, value in arrays.items() if not name.startswith("noise_")}
+        return cls(**(kept | scalars))
 
 
 @dataclass
@@ -136,7 +144,7 @@ def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
         warnings.simplefilter("ignore", PrimitiveMatrixAutoDefaultWarning)
         phonon = Phonopy(cell, supercell_matrix=np.diag(settings.supercell), symprec=settings.symprec)
     phonon.generate_displacements(
-        distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=_PLUSMINUS[settings.plusminus]
+        distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=PLUSMINUS[settings.plusminus]
     )
     return phonon
 
@@ -288,6 +296,7 @@ def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstan
     drift = forces.mean(axis=1, keepdims=True)
     phonon.forces = forces - drift if settings.remove_drift else forces
     phonon.produce_force_constants()
+    measured = frequencies_held(phonon)
     if settings.symmetrize:
         phonon.symmetrize_force_constants()
     unit, array = phonon.unitcell, phonon.force_constants
@@ -303,5 +312,31 @@ def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstan
         symprec=settings.symprec,
         n_displacements=len(forces),
         max_drift=float(np.linalg.norm(drift, axis=2).max()),
+        noise=_noise(phonon, drift[:, 0], measured, settings.distance),
         seconds=crystal.seconds + time.perf_counter() - began,
     )
+
+
+def _noise(phonon: Phonopy, drift: np.ndarray, measured: np.ndarray, distance: float) -> dict[str, float]:
+    """What the forces leave undetermined, as frequencies in THz.
+
+    ``drift``: forces of a displaced supercell add up to zero; what is left, over the displacement, is as a rule what
+    the acoustic modes at Γ would have before the sum rule, its signs at random from atom to atom. ``symmetrisation``:
+    how far that moved the lowest mode, squared, at a q-point that the supercell holds.
+
+    Parameters:
+        drift: mean forces that were removed, (n_displacements, 3), eV/Å.
+        measured: squared frequencies before the symmetrisation, (n_q, n_bands), THz^2.
+        distance: displacement, Å.
+    """
+    primitive = phonon.primitive
+    sums = np.linalg.norm(drift, axis=1) * len(phonon.supercell) / distance
+    acoustic = np.sqrt(len(primitive) * (sums**2).mean()) / primitive.masses.sum() * THZ2 if len(sums) else 0.0
+    moved = np.abs(measured[:, 0] - frequencies_held(phonon)[:, 0]).max()
+    return {"drift": float(np.sqrt(acoustic)), "symmetrisation": float(np.sqrt(moved))}
+
+
+def frequencies_held(phonon: Phonopy) -> np.ndarray:
+    """Squared frequencies (n_q, n_bands) in THz^2 at the q-points that the supercell holds."""
+    found = interpolation(phonon, tolerance=phonon.symmetry.tolerance, take_out_rotations=False)
+    return found.eigenvalues(commensurate_points(found.supercell))

@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from phonopy import Phonopy
 from phonopy.physical_units import get_physical_units
-from phonopy.structure.cells import ShortestPairs
 from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import ShortestPairs
 
 THZ2 = float(get_physical_units().DefaultToTHz) ** 2
 """From eV/Å^2/amu to THz^2."""
@@ -166,19 +166,27 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
     steps = edges[at] @ to_primitive - (positions[j] - positions[i])
     vectors, place = np.unique(np.rint(steps).astype(int), axis=0, return_inverse=True)
     values = fc[i, s] * (THZ2 / counts[s, i] / weights[i, j])[:, None, None]
-    blocks = np.zeros((len(vectors), n, n, 3, 3))
-    np.add.at(blocks, (place.ravel(), i, j), values)
-    blocks = blocks.transpose(0, 1, 3, 2, 4).reshape(len(vectors), 3 * n, 3 * n)
+    pairwise = np.zeros((len(vectors), n, n, 3, 3))
+    np.add.at(pairwise, (place.ravel(), i, j), values)
+    blocks = pairwise.transpose(0, 1, 3, 2, 4).reshape(len(vectors), 3 * n, 3 * n)
     plain = Interpolation(
-        primitive.copy(), np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int), vectors, _hermitian(vectors, blocks)
+        primitive.copy(),
+        np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int),
+        vectors,
+        _hermitian(vectors, blocks),
     )
     return _without_linear_term(plain) if take_out_rotations else plain
 
 
 def _hermitian(vectors: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """Blocks of which D(q) is Hermitian: the mean of each and the transpose of that of the opposite lattice vector."""
+    """Blocks of which D(q) is Hermitian: the mean of each and the transpose of the opposite lattice vector's."""
     opposite = {tuple(v): k for k, v in enumerate(vectors.tolist())}
-    found = np.array([blocks[opposite[tuple(v)]].T if tuple(v) in opposite else np.zeros_like(blocks[0]) for v in (-vectors).tolist()])
+    found = np.array(
+        [
+            blocks[opposite[tuple(v)]].T if tuple(v) in opposite else np.zeros_like(blocks[0])
+            for v in (-vectors).tolist()
+        ]
+    )
     return (blocks + found) / 2
 
 
@@ -188,8 +196,8 @@ def _without_linear_term(plain: Interpolation) -> Interpolation:
     It comes of a rotational sum rule that force constants in a supercell break, in gyrotropic point groups alone. With
     S_abc = antisymmetric part in a, b of the sum over atoms i of the cell and all j of Phi_ij,ab (r_j - r_i)_c, V_k the
     shortest star of superlattice vectors that spans space, one of each pair, and B with sum_k V_k (B V_k)^T = 1, the
-    term i/M sum_k S (B V_k) sin(2 pi q.V_k) is taken from the diagonal block of each atom, M the mass of the cell. It is
-    zero at every q-point that the supercell holds.
+    term i/M sum_k S (B V_k) sin(2 pi q.V_k) is taken from the diagonal block of each atom, M the mass of the cell. It
+    is zero at every q-point that the supercell holds.
     """
     cell, n = plain.cell, len(plain.cell)
     roots = np.sqrt(cell.masses)

@@ -13,13 +13,15 @@ from typing import Literal
 import numpy as np
 from phonopy import Phonopy
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
-from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
+from phononbench_flows.engine.paths import Walk, released_walk, walk
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import SpectrumSettings
+
+_SAME_Q = 1e-9  # reciprocal lattice units
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Spectrum:
     """Everything that a verdict may look at.
 
     Attributes:
-        bands: the path, for drawing.
+        bands: along seekpath's path, for drawing.
         path, commensurate, mesh: frequencies at the three kinds of q-points.
         gamma_optical: lowest frequency at Gamma without the three acoustic modes, THz; None for one atom.
         seconds: time taken.
@@ -66,33 +68,46 @@ class Spectrum:
 def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     """Frequencies of a crystal whose force constants are set.
 
-    The acoustic modes at Gamma are the three of smallest magnitude: a soft optical mode lies below them.
+    The bands are those of seekpath's path. The verdict's path is walked as the released scripts do, which is another
+    where phonopy's primitive cell is not seekpath's (docs/parity.md). The acoustic modes at Gamma are the three of
+    smallest magnitude: a soft optical mode lies below them.
     """
     began = time.perf_counter()
-    paths, labels, connections = get_band_qpoints_by_seekpath(
-        phonon.primitive, npoints=settings.path_points, is_const_interval=True
-    )
-    band = phonon.run_band_structure(paths, path_connections=connections, labels=labels)
-    bands = Bands(
-        q=[np.array(q) for q in band.qpoints],
-        distances=[np.array(d) for d in band.distances],
-        frequencies=[np.array(f) for f in band.frequencies],
-        labels=list(labels),
-        connections=[bool(c) for c in connections],
-    )
+    primitive = phonon.primitive
     to_supercell = np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int)
-    points = get_commensurate_points(to_supercell)
+    released, own = released_walk(primitive, settings.path_points), walk(primitive, settings.path_points)
+    judged = np.concatenate(released.q)
+    path = _at(phonon, judged)
+    drawn = np.concatenate(own.q)
+    same = drawn.shape == judged.shape and np.abs(drawn - judged).max() < _SAME_Q
+    frequencies = path.values if same else _at(phonon, drawn).values
     mesh = phonon.run_mesh(settings.mesh, is_gamma_center=True)
     gamma = _at(phonon, np.zeros((1, 3))).values[0]
     optical = gamma[np.argsort(np.abs(gamma))][3:]
     return Spectrum(
-        bands=bands,
-        path=Frequencies(np.concatenate(bands.q), np.concatenate(bands.frequencies)),
-        commensurate=_at(phonon, points),
+        bands=bands_along(own, frequencies, primitive.cell),
+        path=path,
+        commensurate=_at(phonon, get_commensurate_points(to_supercell)),
         mesh=Frequencies(np.array(mesh.qpoints), np.array(mesh.frequencies)),
         gamma_optical=float(optical.min()) if len(optical) else None,
         seconds=time.perf_counter() - began,
     )
+
+
+def bands_along(path: Walk, frequencies: np.ndarray, basis: np.ndarray) -> Bands:
+    """A band structure from the frequencies (n_q, n_bands) in THz at all q-points of a path.
+
+    Parameters:
+        basis: rows are the primitive lattice vectors, (3, 3), Å.
+    """
+    to_cartesian = np.linalg.inv(basis).T
+    distances, start = [], 0.0
+    for q in path.q:
+        lengths = np.linalg.norm(np.diff(q, axis=0) @ to_cartesian, axis=1)
+        distances.append(start + np.concatenate([[0.0], np.cumsum(lengths)]))
+        start = float(distances[-1][-1])
+    ends = np.cumsum([len(q) for q in path.q])[:-1]
+    return Bands(path.q, distances, np.split(frequencies, ends), path.labels, path.connections)
 
 
 def spring_crystal() -> ForceConstants:

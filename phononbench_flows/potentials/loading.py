@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.potentials import registry
 from phononbench_flows.potentials.checkpoints import identify, require_package, require_weights
-from phononbench_flows.potentials.potential import Potential
+from phononbench_flows.potentials.potential import CUTOFF, Potential
 from phononbench_flows.potentials.settings import checked, require
 from phononbench_flows.potentials.source import PotentialError, Setting
 
@@ -71,6 +71,7 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
     try:
         model = source.load(checkpoint.path, torch.device(device), **dict(settings))
         elements = source.elements(checkpoint.path)
+        cutoff = CUTOFF if source.cutoff is None else float(source.cutoff(model))
     except (PotentialError, ImportError):
         raise
     except Exception as error:  # whatever a family's own code makes of a file that is broken, or none of its own
@@ -91,6 +92,7 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         dtype=dtype,
         device=device,
         settings=dict(settings),
+        cutoff=cutoff,
     )
 
 

@@ -14,13 +14,20 @@ if TYPE_CHECKING:
 
     from phononbench_flows.documents import PotentialRecord
 
+CUTOFF = 6.0  # Å; that of a potential which does not tell, and of most
 _MGO_LATTICE_CONSTANT = 4.21  # Å
 _BOND_PER_RADIUS = 2.2  # neighbours in a metal are about two covalent radii apart
 
 
 @dataclass(frozen=True)
 class Potential:
-    """A loaded potential: ``model`` takes and gives float64; ``settings`` are those that differ from their defaults."""
+    """A loaded potential.
+
+    Attributes:
+        model: takes and gives float64.
+        settings: those that differ from their defaults.
+        cutoff: atoms further apart do not feel each other, in Å; where messages are passed, in one layer.
+    """
 
     name: str
     model: ModelInterface
@@ -29,6 +36,7 @@ class Potential:
     dtype: str
     device: str
     settings: Mapping[str, Setting] = field(default_factory=dict, hash=False)
+    cutoff: float = CUTOFF
 
     def record(self) -> PotentialRecord:
         """What a document says of it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.errors import PhononBenchError
 
@@ -68,6 +68,8 @@ class Source:
         package: module that has to be importable.
         extra: extra of this package that brings it.
         options: settings that may be given to ``potentials.load``, by name.
+        cutoff: tells from the loaded model how far an atom sees others, in Å, in one layer of a network with several;
+            None if that is not known.
     """
 
     summary: str
@@ -81,6 +83,7 @@ class Source:
     package: str = ""
     extra: str = ""
     options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    cutoff: Callable[[Any], float] | None = None
 
 
 @dataclass(frozen=True)

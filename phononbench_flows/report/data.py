@@ -142,7 +142,7 @@ def protocol_thresholds(store: ResultsStore, crystals: Crystals) -> list[float]:
     """The thresholds that these crystals were judged at in THz, the deciding one first; none if none was judged."""
     judged = {"status": {"$in": [Status.STABLE.value, Status.UNSTABLE.value]}}
     document = next(store.query(_criteria(crystals) | judged, ["assessments"], limit=1), None)
-    return [assessment["threshold"] for assessment in document["assessments"]] if document else []
+    return [each["threshold"] for each in document["assessments"] if each["fixed"]] if document else []
 
 
 def _at(document: Mapping[str, Any], path: list[str]) -> Any:

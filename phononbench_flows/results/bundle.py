@@ -47,7 +47,7 @@ from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import COUNTED, Status
 from phononbench_flows.protocol import PRESETS, Protocol
 from phononbench_flows.results.export import json_line, write_extxyz
-from phononbench_flows.stability import assess, decisive
+from phononbench_flows.stability import assess, thresholded
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.store import ResultsStore
 
@@ -470,7 +470,7 @@ def _follows(document: CalculationDocument, protocol: Protocol) -> bool:
         expected = assess(document.evidence, protocol.judgement)
     except ValueError:  # a frequency that is no number
         return False
-    agrees = document.assessments == expected and document.minimum == decisive(document.evidence, expected[0])
+    agrees = document.assessments == expected and document.minimum == thresholded(document.evidence, protocol.judgement)
     return agrees and str(document.status) == expected[0].stability
 
 

@@ -9,7 +9,7 @@ from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.batch import Failure, MachineError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.stability import assess, decisive
+from phononbench_flows.stability import assess, thresholded
 from phononbench_flows.steps.order import steps_of
 from phononbench_flows.steps.step import Arrays, Step, StepInput, Timed, Tools
 
@@ -48,7 +48,7 @@ def pass_step(step: Step, crystals: Sequence[StepInput], tools: Tools, write: Wr
 def conclude(document: CalculationDocument, protocol: Protocol) -> None:
     """Assess the evidence of a crystal that has passed all steps; its status is what the first assessment says."""
     document.assessments = assess(document.evidence, protocol.judgement)
-    document.minimum = decisive(document.evidence, document.assessments[0])
+    document.minimum = thresholded(document.evidence, protocol.judgement)
     document.status = Status(document.assessments[0].stability)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.stability import Look, count_imaginary
+from phononbench_flows.stability import Look, count_imaginary, threshold_place
 from phononbench_flows.steps.step import Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools, value_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> N
 
 
 def _record(document: CalculationDocument, result: Spectrum, protocol: Protocol) -> Mapping[str, Arrays]:
-    judged = result.at(protocol.judgement.q_points)
+    judged = result.at(threshold_place(protocol.judgement))
     document.evidence = document.evidence.with_looks(
         {
             "path": _look(result.path, exact=False),

@@ -80,6 +80,7 @@ def _source(summary: str, checkpoint: Callable[[], Path]) -> Source:
         threads=True,
         package="chgnet",
         extra="chgnet",
+        cutoff=lambda model: model.network.graph_converter.atom_graph_cutoff,
     )
 
 

@@ -91,6 +91,7 @@ def _source(summary: str, checkpoint: Callable[[], Path], head: str = "") -> Sou
         package="mace",
         extra="mace",
         options=_OPTIONS,
+        cutoff=lambda model: model.r_max,
     )
 
 

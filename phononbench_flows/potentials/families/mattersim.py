@@ -51,6 +51,7 @@ def _source(summary: str, file: Path, download: Download | None = None) -> Sourc
         package="mattersim",
         extra="mattersim",
         options=_OPTIONS,
+        cutoff=lambda model: model.two_body_cutoff,
     )
 
 

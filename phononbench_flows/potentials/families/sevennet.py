@@ -103,6 +103,7 @@ def _source(summary: str, checkpoint: Callable[[], Path], head: str = "") -> Sou
         package="sevenn",
         extra="sevennet",
         options=_OPTIONS,
+        cutoff=lambda model: model.cutoff,
     )
 
 

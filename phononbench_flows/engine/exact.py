@@ -1,0 +1,355 @@
+"""Exact frequencies at one q-point, in the smallest supercell that holds it.
+
+A q-point with the common denominator n is held by exactly one supercell of n primitive cells: its lattice vectors are
+those R for which q.R is an integer (Lloyd-Williams and Monserrat, Phys. Rev. B 92, 184301, 2015). There either all of
+its displacements are computed, or only displacements along modes, by Davidson's method. Conventions are those of
+:mod:`phononbench_flows.engine.interpolation`: dynamical matrices in THz^2, periodic in q.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+from phonopy import Phonopy
+from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import get_supercell
+
+from phononbench_flows.engine.dialogues import Answer
+from phononbench_flows.engine.force_constants import PLUSMINUS
+from phononbench_flows.engine.interpolation import (
+    THZ2,
+    Interpolation,
+    Known,
+    interpolation,
+    same_point,
+    shortest_vectors,
+)
+from phononbench_flows.engine.q_symmetry import Operation, blocks, little_group
+from phononbench_flows.protocol import ForceConstantsSettings
+from phononbench_flows.stability import is_imaginary
+
+_PRODUCTS = 5  # that Davidson's method takes in a subspace, as a rule; what is cheaper is chosen by it
+_MOST_PRODUCTS = 24
+_ERROR = 0.01  # THz, of a frequency that counts as converged
+_FLOOR = 0.02  # THz^2, residual that forces in single precision cannot get below
+_PROVEN = 0.3  # THz, an imaginary frequency that needs no more products
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What was found at a q-point.
+
+    Attributes:
+        known: the dynamical matrix there; by Davidson's method, one whose lowest mode is right.
+        lowest: lowest squared frequency, THz^2.
+        mode: its eigenvector, (3n,).
+        how: by all displacements of the cell, or along modes alone.
+        natoms: of the cell; evaluations: atoms that went through the potential.
+    """
+
+    known: Known
+    lowest: float
+    mode: np.ndarray
+    how: Literal["displacements", "davidson"]
+    natoms: int
+    evaluations: int
+
+
+def cells_needed(q: np.ndarray, most: int = 1000) -> int:
+    """Primitive cells of the smallest supercell that holds a rational q-point."""
+    return math.lcm(*(Fraction(float(x)).limit_denominator(most).denominator for x in q))
+
+
+def smallest_supercell(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """The smallest supercell that holds a q-point, as compact as there is.
+
+    Parameters:
+        q: (3,), rational, in reciprocal lattice units.
+        basis: rows are the primitive lattice vectors, (3, 3), Å.
+
+    Returns:
+        Integer matrix (3, 3) whose columns are its lattice vectors in units of the primitive cell's.
+    """
+    n = cells_needed(q)
+    to_reduced = np.rint(shortest_vectors(basis) @ np.linalg.inv(basis)).astype(int)
+    steps = np.stack(np.meshgrid(*[np.arange(-n, n + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    steps = steps[len(steps) // 2 + 1 :] @ to_reduced
+    phase = steps @ np.asarray(q, dtype=float)
+    steps = steps[np.abs(phase - np.rint(phase)) < 1e-6]
+    order = np.argsort(np.round(np.linalg.norm(steps @ basis, axis=1), 6), kind="stable")
+    chosen: list[np.ndarray] = []
+    for step in steps[order]:
+        if np.linalg.matrix_rank(np.array([*chosen, step])) > len(chosen):
+            chosen.append(step)
+        if len(chosen) == 3:
+            break
+    matrix = np.array(chosen).T
+    size = round(np.linalg.det(matrix))
+    if abs(size) != n:
+        raise ValueError(f"no supercell of {n} cells found for q = {q}")
+    return matrix if size > 0 else -matrix
+
+
+@dataclass(frozen=True)
+class _Wave:
+    """A supercell and the phases of a wave in it."""
+
+    q: np.ndarray
+    cell: PhonopyAtoms
+    homes: np.ndarray
+    phases: np.ndarray
+    roots: np.ndarray
+    is_real: bool
+
+    @classmethod
+    def of(cls, primitive: PhonopyAtoms, q: np.ndarray) -> _Wave:
+        matrix = smallest_supercell(q, primitive.cell)
+        cell = get_supercell(primitive, matrix, symprec=1e-5)
+        homes = np.array([cell.u2u_map[u] for u in cell.s2u_map])
+        steps = cell.scaled_positions @ matrix.T - primitive.scaled_positions[homes]
+        return cls(
+            q=q,
+            cell=cell,
+            homes=homes,
+            phases=np.exp(2j * np.pi * np.rint(steps) @ q),
+            roots=np.sqrt(primitive.masses),
+            is_real=same_point(2 * q, np.zeros(3)),
+        )
+
+    def displaced(self, mode: np.ndarray, distance: float) -> tuple[PhonopyAtoms, float]:
+        """The supercell with a mode (3n,) frozen in, its largest displacement of this length (Å); and the amplitude."""
+        waves = mode.reshape(-1, 3)[self.homes] * self.phases[:, None] / self.roots[self.homes][:, None]
+        shifts = waves.real
+        amplitude = distance / np.linalg.norm(shifts, axis=1).max()
+        cell = self.cell.copy()
+        cell.positions = cell.positions + amplitude * shifts
+        return cell, amplitude
+
+    def product(self, forces: np.ndarray, amplitude: float) -> np.ndarray:
+        """D(q) times the mode that was frozen in with this amplitude, (3n,), THz^2."""
+        cells = len(self.homes) // len(self.roots)
+        waves = forces * self.phases.conj()[:, None] / self.roots[self.homes][:, None]
+        found = np.zeros((len(self.roots), 3), dtype=complex)
+        np.add.at(found, self.homes, waves)
+        # Re[v exp(iqR)] holds half of the wave of q, and half of that of -q, which are one where 2q is no wave.
+        found *= -(1 if self.is_real else 2) / cells / amplitude * THZ2
+        return (found.real if self.is_real else found).ravel()
+
+
+def rayleigh(
+    primitive: PhonopyAtoms, q: np.ndarray, mode: np.ndarray, distance: float
+) -> Generator[list[PhonopyAtoms], list[Answer], float]:
+    """Dialogue: squared frequency (THz^2) that a mode (3n,) has by central differences with this displacement (Å)."""
+    wave = _Wave.of(primitive, q)
+    mode = _real(mode) if wave.is_real else mode / np.linalg.norm(mode)
+    (cell, amplitude), (opposite, _) = wave.displaced(mode, distance), wave.displaced(-mode, distance)
+    forward, backward = yield [cell, opposite]
+    product = wave.product((forward.forces - backward.forces) / 2, amplitude)
+    return float(np.vdot(mode, product).real)
+
+
+def _real(mode: np.ndarray) -> np.ndarray:
+    """The same mode with real components, where the dynamical matrix is real."""
+    largest = mode[np.abs(mode).argmax()]
+    turned = (mode / largest * abs(largest)).real
+    return turned / np.linalg.norm(turned)
+
+
+def look(
+    guess: Interpolation,
+    q: np.ndarray,
+    settings: ForceConstantsSettings,
+    symmetry: list[Operation],
+    *,
+    tolerance: float,
+) -> Generator[list[PhonopyAtoms], list[Answer], Exact]:
+    """Dialogue: the exact lowest mode at a q-point, in the cheaper of the two ways.
+
+    Parameters:
+        guess: gives the modes to begin with.
+        q: rational, (3,); not Γ.
+        settings: displacement, drift and symmetrisation, as for the first force constants.
+        symmetry: operations of the primitive cell.
+        tolerance: images whose distances differ by less count as equally near, in Å.
+    """
+    phonon = _prepared(guess.cell, q, settings)
+    if len(phonon.supercells_with_displacements or []) > _products(guess, q, symmetry):
+        found = yield from davidson(guess, q, settings.distance, symmetry)
+        if found is not None:
+            return found
+    return (yield from by_displacements(phonon, q, settings, tolerance=tolerance))
+
+
+def cost(guess: Interpolation, q: np.ndarray, symmetry: list[Operation]) -> int:
+    """Estimate of a look's evaluations: atoms that go through the potential."""
+    n = len(guess.cell)
+    order = len(little_group(q, symmetry))
+    return cells_needed(q) * n * min(_products(guess, q, symmetry), -(-6 * n // order))
+
+
+def _products(guess: Interpolation, q: np.ndarray, symmetry: list[Operation]) -> int:
+    """Calls of the potential that Davidson's method takes, as a rule."""
+    once = sum(min(_PRODUCTS, space.shape[1]) for space in blocks(q, guess.matrices(q)[0], symmetry))
+    return once * (2 if same_point(3 * q, np.zeros(3)) else 1)
+
+
+def _prepared(primitive: PhonopyAtoms, q: np.ndarray, settings: ForceConstantsSettings) -> Phonopy:
+    phonon = Phonopy(
+        primitive,
+        supercell_matrix=smallest_supercell(q, primitive.cell),
+        primitive_matrix=np.eye(3),
+        symprec=settings.symprec,
+    )
+    phonon.generate_displacements(
+        distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=PLUSMINUS[settings.plusminus]
+    )
+    return phonon
+
+
+def by_displacements(
+    phonon: Phonopy, q: np.ndarray, settings: ForceConstantsSettings, *, tolerance: float
+) -> Generator[list[PhonopyAtoms], list[Answer], Exact]:
+    """Dialogue: the whole dynamical matrix from all displacements of a supercell that holds the q-point."""
+    cells = phonon.supercells_with_displacements or []
+    answers = yield cells
+    forces = np.array([answer.forces for answer in answers])
+    phonon.forces = forces - forces.mean(axis=1, keepdims=True) if settings.remove_drift else forces
+    phonon.produce_force_constants()
+    if settings.symmetrize:
+        phonon.symmetrize_force_constants()
+    matrix = interpolation(phonon, tolerance=tolerance, take_out_rotations=False).matrices(q)[0]
+    values, vectors = np.linalg.eigh(matrix)
+    natoms = len(phonon.supercell)
+    return Exact(Known(q, matrix), float(values[0]), vectors[:, 0], "displacements", natoms, natoms * len(cells))
+
+
+def davidson(
+    guess: Interpolation, q: np.ndarray, distance: float, symmetry: list[Operation]
+) -> Generator[list[PhonopyAtoms], list[Answer], Exact | None]:
+    """Dialogue: the lowest mode at a q-point by products with the dynamical matrix, one call of the potential each.
+
+    In each subspace that symmetry keeps apart it begins with the lowest modes of the interpolated matrix, and goes on
+    with residuals that are preconditioned by that. Forward differences suffice: what is quadratic in the displacement
+    has the wave vectors 0 and 2q, which are not q unless 3q is a reciprocal lattice vector; there they are central. A
+    Rayleigh quotient clearly below zero ends it: that proves the mode imaginary (variational); one above has to
+    converge, and those of the other subspaces as far as to show that they lie above it.
+
+    Returns:
+        None if it did not converge.
+    """
+    wave = _Wave.of(guess.cell, q)
+    central = same_point(3 * q, np.zeros(3))
+    interpolated = guess.matrices(q)[0]
+    interpolated = interpolated.real if wave.is_real else interpolated
+    searches = [_Search.begun(space, interpolated) for space in blocks(q, interpolated, symmetry)]
+    evaluations = n_products = 0
+    while n_products < _MOST_PRODUCTS * len(searches):
+        asking = [search for search in searches if search.waiting]
+        cells, amplitudes = [], []
+        for search in asking:
+            for mode in search.new_modes().T:
+                for sign in (1, -1) if central else (1,):
+                    cell, amplitude = wave.displaced(sign * mode, distance)
+                    cells.append(cell)
+                    amplitudes.append(sign * amplitude)
+        if not cells:
+            return None  # the residuals lie in what is known: forces are not exact enough to go on
+        answers = yield cells
+        evaluations += len(cells) * len(wave.cell)
+        found = np.array([wave.product(a.forces, x) for a, x in zip(answers, amplitudes, strict=True)])
+        found = found.reshape(len(cells) // (2 if central else 1), -1, len(interpolated)).mean(axis=1)
+        n_products += len(found)
+        for search in asking:
+            count = len(search.waiting)
+            search.take(found[:count].T)
+            found = found[count:]
+        lowest = min(searches, key=lambda search: search.theta)
+        for search in searches:
+            search.decide_next(lowest.theta)
+        if is_imaginary(lowest.theta, -(_PROVEN**2)) or not any(search.waiting for search in searches):
+            subspace = np.concatenate([search.subspace for search in searches], axis=1)
+            products = np.concatenate([search.products for search in searches], axis=1)
+            known = Known(q, _corrected(interpolated, subspace, products, lowest.theta))
+            return Exact(known, lowest.theta, lowest.mode, "davidson", len(wave.cell), evaluations)
+    return None
+
+
+@dataclass
+class _Search:
+    """Davidson's method in one of the subspaces that symmetry keeps apart."""
+
+    space: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+    subspace: np.ndarray
+    products: np.ndarray
+    waiting: list[np.ndarray]
+    theta: float = np.inf
+    error: float = np.inf
+    mode: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    residual: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def begun(cls, space: np.ndarray, interpolated: np.ndarray) -> _Search:
+        """With the lowest modes of the interpolated matrix."""
+        values, turns = np.linalg.eigh(space.conj().T @ interpolated @ space)
+        vectors = space @ turns
+        nothing = np.zeros((len(space), 0), dtype=vectors.dtype)
+        return cls(space, values, vectors, nothing, nothing, [vectors[:, k] for k in range(min(2, len(values)))])
+
+    def new_modes(self) -> np.ndarray:
+        """What waits, made orthonormal to what is known, (3n, m); as many then wait."""
+        before = self.subspace.shape[1]
+        for mode in self.waiting:
+            self.subspace = _with(self.subspace, mode)
+        new = self.subspace[:, before:]
+        self.waiting = list(new.T)
+        return new
+
+    def take(self, products: np.ndarray) -> None:
+        """Products (3n, m) of what was asked for."""
+        self.products = np.concatenate([self.products, products], axis=1)
+        small = self.subspace.conj().T @ self.products
+        ritz, turns = np.linalg.eigh((small + small.conj().T) / 2)
+        self.theta, self.mode = float(ritz[0]), self.subspace @ turns[:, 0]
+        rest = self.products @ turns[:, 0] - self.theta * self.mode
+        self.residual = self.space @ (self.space.conj().T @ rest)
+        length = float(np.linalg.norm(self.residual))
+        complete = self.subspace.shape[1] == self.space.shape[1]
+        gap = max(float(ritz[1] - ritz[0]) if len(ritz) > 1 else length, length)
+        self.error = 0.0 if complete or length < _FLOOR else length**2 / gap
+
+    def decide_next(self, lowest: float) -> None:
+        """One mode more, unless the lowest is right here, or lies above the lowest of all for certain."""
+        right = self.error <= 2 * _ERROR * np.sqrt(max(abs(self.theta), _ERROR))
+        margin = self.theta - lowest - 2 * self.error
+        self.waiting = [] if right or margin > 0 else [self._preconditioned()]
+
+    def _preconditioned(self) -> np.ndarray:
+        gaps = self.values - self.theta
+        gaps = np.where(np.abs(gaps) < 0.5, np.copysign(0.5, gaps), gaps)
+        return self.vectors @ ((self.vectors.conj().T @ self.residual) / gaps)
+
+
+def _with(subspace: np.ndarray, mode: np.ndarray) -> np.ndarray:
+    """The orthonormal vectors of a subspace, and one more for the part of a mode that is not in it."""
+    rest = mode / np.linalg.norm(mode)
+    for _ in range(2):  # once is not enough in floating point
+        rest = rest - subspace @ (subspace.conj().T @ rest)
+    length = np.linalg.norm(rest)
+    return subspace if length < 1e-6 else np.concatenate([subspace, rest[:, None] / length], axis=1)
+
+
+def _corrected(interpolated: np.ndarray, subspace: np.ndarray, products: np.ndarray, lowest: float) -> np.ndarray:
+    """The interpolated matrix, right in the subspace; elsewhere, no mode of it lies below the lowest."""
+    difference = products - interpolated @ subspace
+    inner = subspace.conj().T @ difference
+    outer = difference @ subspace.conj().T
+    matrix = interpolated + outer + outer.conj().T - subspace @ ((inner + inner.conj().T) / 2) @ subspace.conj().T
+    values, vectors = np.linalg.eigh((matrix + matrix.conj().T) / 2)
+    return np.asarray((vectors * np.maximum(values, lowest)) @ vectors.conj().T)

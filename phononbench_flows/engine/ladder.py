@@ -1,0 +1,341 @@
+"""Where a crystal has to be looked at, in which order, until its stability is known: the exact looks of the ladder.
+
+From the first force constants on, cheapest first: the q-points that the supercell holds; labelled points of the path
+and the middles of its segments; minima of the interpolation, which is made to pass through all that is found, until
+none is left. It ends at the first mode that is imaginary beyond the noise. Conventions: q-points in reciprocal lattice
+units of the primitive cell, frequencies in THz, imaginary as negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from phonopy.structure.atoms import PhonopyAtoms
+
+from phononbench_flows.engine.dialogues import Answer, side_by_side
+from phononbench_flows.engine.exact import Exact, cells_needed, cost, look, rayleigh
+from phononbench_flows.engine.force_constants import ForceConstants
+from phononbench_flows.engine.interpolation import (
+    Interpolation,
+    commensurate_points,
+    interpolation,
+    same_point,
+    signed_root,
+)
+from phononbench_flows.engine.layers import BULK, Periodicity
+from phononbench_flows.engine.paths import labelled_points
+from phononbench_flows.engine.q_symmetry import Operation, equivalent_points, operations, star
+from phononbench_flows.protocol import ExactLooksSettings, ForceConstantsSettings
+from phononbench_flows.stability import is_imaginary
+
+_TOGETHER = 4  # labelled points that are looked at side by side
+_ACOUSTIC = 3
+_LAYERS = 2
+_PARTS = ("molecules", "chains")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A look: where, what it is called, what interpolation said of it (THz), and what was found."""
+
+    q: np.ndarray
+    label: str | None
+    interpolated: float
+    exact: Exact
+
+    @property
+    def frequency(self) -> float:
+        """Lowest frequency, THz."""
+        return float(signed_root(np.array(self.exact.lowest)))
+
+
+@dataclass(frozen=True)
+class Held:
+    """The lowest mode at the q-points that the first supercell holds, the acoustic ones at Γ apart."""
+
+    q: np.ndarray
+    frequency: float
+    mode: np.ndarray
+    n_q: int
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """What the ladder found.
+
+    Attributes:
+        held: at the first supercell's q-points.
+        seen: looks, in their order.
+        missing: in words, what would have to be looked at, and was not.
+        amplitudes: frequency of the lowest mode in THz by displacement in Å, if it is low.
+        final: the interpolation that passes through all that was found.
+        noise: what the first forces leave undetermined, by where it shows, THz.
+        supercell_natoms: atoms in the first supercell.
+    """
+
+    held: Held
+    seen: list[Seen]
+    missing: list[str]
+    amplitudes: dict[float, float]
+    final: Interpolation
+    noise: Mapping[str, float]
+    supercell_natoms: int
+
+
+@dataclass
+class _Climb:
+    """A crystal on the ladder."""
+
+    constants: ForceConstants
+    displacement: ForceConstantsSettings
+    settings: ExactLooksSettings
+    noise: float
+    plane: np.ndarray | None
+    interpolation: Interpolation
+    symmetry: list[Operation]
+    seen: list[Seen] = field(default_factory=list)
+    spent: int = 0
+
+    @cached_property
+    def held(self) -> Held:
+        points = _each_once([self.in_plane(q) for q in commensurate_points(self.interpolation.supercell)])
+        best: tuple[float, np.ndarray, np.ndarray] | None = None
+        for q in points:
+            values, vectors = np.linalg.eigh(self.interpolation.matrices(q)[0])
+            if same_point(q, np.zeros(3)):
+                optical = np.argsort(np.abs(values))[_ACOUSTIC:]
+                values, vectors = values[np.sort(optical)], vectors[:, np.sort(optical)]
+            if len(values) and (best is None or values[0] < best[0]):
+                best = (float(values[0]), q, vectors[:, 0])
+        if best is None:  # one atom in a cell that is its own supercell
+            return Held(np.zeros(3), np.inf, np.zeros(_ACOUSTIC), len(points))
+        return Held(best[1], float(signed_root(np.array(best[0]))), best[2], len(points))
+
+    @property
+    def first_cost(self) -> int:
+        """Evaluations of the first force constants."""
+        return self.constants.n_displacements * self.constants.array.shape[1]
+
+    @property
+    def lowest(self) -> float:
+        """Lowest exact frequency so far, THz."""
+        return min([self.held.frequency, *(each.frequency for each in self.seen)])
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether an imaginary mode was found beyond the noise."""
+        return bool(is_imaginary(self.lowest, -self.noise))
+
+    def was_seen(self, q: np.ndarray) -> bool:
+        """Whether a q-point, or one that symmetry makes of it, was looked at, or the supercell holds it."""
+        return any(self.key(q) == self.key(each.q) for each in self.seen) or self.is_held(q)
+
+    def is_held(self, q: np.ndarray) -> bool:
+        """Whether the first supercell holds a q-point."""
+        return same_point(self.interpolation.supercell.T @ q, np.zeros(3))
+
+    def key(self, q: np.ndarray) -> tuple[float, ...]:
+        """The same for q-points that symmetry makes of each other."""
+        return tuple(equivalent_points(q, self.symmetry)[0].tolist())
+
+    def look_at(
+        self, points: Sequence[tuple[np.ndarray, str | None]]
+    ) -> Generator[list[PhonopyAtoms], list[Answer], None]:
+        """Dialogue: look at some points side by side, and let the interpolation pass through what is found."""
+        guess = self.interpolation
+        dialogues = [
+            look(guess, q, self.displacement, self.symmetry, tolerance=self.settings.tolerance) for q, _ in points
+        ]
+        found = yield from side_by_side(dialogues)
+        for (q, label), exact in zip(points, found, strict=True):
+            self.seen.append(Seen(q, label, float(guess.frequencies(q)[0, 0]), exact))
+            self.spent += exact.evaluations
+        known = [each for exact in found for each in star(exact.known, self.symmetry)]
+        self.interpolation = self.interpolation.passing_through(known)
+
+    def in_plane(self, q: np.ndarray) -> np.ndarray:
+        """The q-point with the same phases within a layer, and none across it; the same for a bulk crystal."""
+        return q if self.plane is None else project(q, self.plane)
+
+
+def climb(
+    constants: ForceConstants,
+    displacement: ForceConstantsSettings,
+    settings: ExactLooksSettings,
+    *,
+    noise: float,
+    connected: Periodicity = BULK,
+) -> Generator[list[PhonopyAtoms], list[Answer], Climbed]:
+    """Dialogue: take a crystal up the ladder.
+
+    Parameters:
+        constants: the first force constants.
+        displacement: how they were made.
+        settings: how far to go.
+        noise: no frequency counts as imaginary above minus this, in THz.
+        connected: directions in which the crystal goes on, in the primitive cell. Layers are looked at in their plane
+            alone: across a gap that the potential does not see, frequencies do not depend on q.
+    """
+    climber = begin(constants, displacement, settings, noise=noise, plane=connected.basis)
+    missing: list[str] = []
+    if connected.dimension < _LAYERS:
+        missing = [f"anything: its parts are {_PARTS[connected.dimension]}, for which phonons of a crystal say little"]
+        return _climbed(climber, missing, {})
+    if not climber.is_proven:
+        yield from _labelled(climber)
+    if not climber.is_proven:
+        missing = yield from _minima(climber)
+    amplitudes = yield from _by_two_displacements(climber)
+    return _climbed(climber, missing, amplitudes)
+
+
+def _climbed(climber: _Climb, missing: list[str], amplitudes: dict[float, float]) -> Climbed:
+    return Climbed(
+        held=climber.held,
+        seen=climber.seen,
+        missing=missing,
+        amplitudes=amplitudes,
+        final=climber.interpolation,
+        noise=climber.constants.noise,
+        supercell_natoms=climber.constants.array.shape[1],
+    )
+
+
+def begin(
+    constants: ForceConstants,
+    displacement: ForceConstantsSettings,
+    settings: ExactLooksSettings,
+    *,
+    noise: float,
+    plane: np.ndarray | None = None,
+) -> _Climb:
+    """A crystal before its first look."""
+    phonon = constants.phonopy()
+    start = interpolation(phonon, tolerance=settings.tolerance)
+    symmetry = operations(start.cell, constants.symprec)
+    return _Climb(constants, displacement, settings, noise, plane, start, symmetry)
+
+
+def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], None]:
+    """Look at labelled points and middles, the softest first, as long as they cost little beside the first rung."""
+    settings = climber.settings
+    allowance = max(settings.labelled_evaluations, settings.labelled_share * climber.first_cost)
+    waiting: dict[tuple[float, ...], tuple[np.ndarray, str | None]] = {}
+    for label, point in labelled_points(climber.interpolation.cell).items():
+        q = climber.in_plane(point)
+        if _is_rational(q, settings.max_cells) and not climber.was_seen(q):
+            waiting.setdefault(climber.key(q), (q, label))
+    if not waiting:
+        return
+    points = list(waiting.values())
+    order = np.argsort(climber.interpolation.frequencies(np.array([q for q, _ in points]))[:, 0], kind="stable")
+    batch: list[tuple[np.ndarray, str | None]] = []
+    planned = 0
+    for k in order:
+        price = cost(climber.interpolation, points[k][0], climber.symmetry)
+        if climber.spent + planned + price > allowance:
+            continue
+        batch.append(points[k])
+        planned += price
+        if len(batch) == _TOGETHER:
+            yield from climber.look_at(batch)
+            batch, planned = [], 0
+            if climber.is_proven:
+                return
+    if batch:
+        yield from climber.look_at(batch)
+
+
+def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list[str]]:
+    """Look at minima of the interpolation until none is left; gives what was left for want of an allowance."""
+    settings = climber.settings
+    allowance = climber.spent + max(settings.minima_evaluations, settings.minima_share * climber.first_cost)
+    candidates = [q for q in rational_points(settings.max_cells, climber.plane) if not climber.is_held(q)]
+    if not candidates:
+        return []
+    points = np.array(candidates)
+    while True:
+        lowest = climber.interpolation.frequencies(points)[:, 0]
+        suspect = is_imaginary(lowest, settings.margin - climber.noise)
+        low = [k for k in np.argsort(lowest, kind="stable") if suspect[k]]
+        open_points = [k for k in low if not climber.was_seen(points[k])]
+        if not open_points:
+            return []
+        k = _worth_most(points, lowest, open_points)
+        if climber.spent + cost(climber.interpolation, points[k], climber.symmetry) > allowance:
+            if not is_imaginary(lowest[k], -climber.noise):  # only near zero: nothing says that it is imaginary
+                return []
+            where = ", ".join(f"{x:.4g}" for x in points[k])
+            return [f"the interpolated minimum of {lowest[k]:.3g} THz at q = ({where})"]
+        yield from climber.look_at([(points[k], None)])
+        if climber.is_proven:
+            return []
+
+
+def _worth_most(points: np.ndarray, lowest: np.ndarray, open_points: Sequence[int]) -> int:
+    """Of points that are nearly as low as the lowest, that which costs least."""
+    worst = lowest[open_points[0]]
+    reach = worst + 0.3 * abs(worst)
+    near = [k for k in open_points if lowest[k] - reach <= 0]
+    return min(near, key=lambda k: (cells_needed(points[k]), lowest[k]))
+
+
+def _by_two_displacements(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], dict[float, float]]:
+    """The lowest mode's frequency by two displacements, where it is low enough for them to change its sign."""
+    q, mode, frequency = climber.held.q, climber.held.mode, climber.held.frequency
+    lowest = min(climber.seen, key=lambda each: each.frequency, default=None)
+    if lowest is not None and lowest.frequency == climber.lowest:
+        q, mode, frequency = lowest.q, lowest.exact.mode, lowest.frequency
+    if not is_imaginary(abs(frequency), climber.settings.low):
+        return {}
+    distances = climber.settings.displacements
+    squares = yield from side_by_side([rayleigh(climber.interpolation.cell, q, mode, each) for each in distances])
+    return {each: float(signed_root(np.array(square))) for each, square in zip(distances, squares, strict=True)}
+
+
+def rational_points(max_cells: int, plane: np.ndarray | None = None) -> list[np.ndarray]:
+    """q-points but Γ that a supercell of so many primitive cells can hold, one of each q and -q.
+
+    Parameters:
+        max_cells: largest common denominator.
+        plane: for layers, a basis of the lattice whose first two vectors span them; only points in it are given.
+    """
+    found: dict[tuple[int, ...], np.ndarray] = {}
+    for n in range(2, max_cells + 1):
+        ranges = [np.arange(n), np.arange(n), np.arange(n if plane is None else 1)]
+        for step in np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)[1:]:
+            q = step / n
+            key = tuple(np.rint(q * 27720).astype(int).tolist())  # a multiple of all numbers up to 12
+            opposite = tuple(np.rint(((-step) % n) / n * 27720).astype(int).tolist())
+            if key not in found and opposite not in found:
+                found[key] = q
+    points = list(found.values())
+    if plane is None:
+        return points
+    # q.t for the plane's lattice vectors t; none across it.
+    inverse = np.linalg.inv(plane)
+    return [inverse @ q for q in points]
+
+
+def _each_once(points: Sequence[np.ndarray]) -> list[np.ndarray]:
+    kept: list[np.ndarray] = []
+    for q in points:
+        if not any(same_point(q, each) for each in kept):
+            kept.append(q)
+    return kept
+
+
+def project(q: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    """The q-point with the same phases along a layer's lattice vectors, and none along the third."""
+    return np.asarray(np.linalg.inv(plane) @ ((plane @ q) * [1, 1, 0]))
+
+
+def _is_rational(q: np.ndarray, max_cells: int) -> bool:
+    if cells_needed(q, most=max_cells) > max_cells:
+        return False
+    near = np.array([float(Fraction(float(x)).limit_denominator(max_cells)) for x in q])
+    return bool(np.abs(near - q).max() < 1e-6)
