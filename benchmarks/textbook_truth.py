@@ -34,6 +34,7 @@ DISTANCE = 0.01  # Å
 OTHER_DISTANCES = (0.003, 0.03)  # Å, at which a low frequency is looked at again
 LOW = 1.0  # THz: below, a frequency may be the displacement's
 MARGINAL = 0.05  # THz: an imaginary frequency smaller than this is not told from zero
+SHALLOW = 0.5  # THz: below, a larger displacement may make an imaginary mode real
 STRAIN, OTHER_STRAIN = 3e-3, 1e-3
 SOFT = 5.0  # GPa: below, elastic constants are computed with the other strain as well
 GRID = {1: 8, 2: 6, 3: 6}  # largest denominator of the q-points, by atoms in the primitive cell
@@ -42,7 +43,7 @@ SUPERCELL_ATOMS = 300
 BUDGET = 10_000  # atom-evaluations of a crystal
 MINIMA_GRIDS, MINIMA = (6, 8), 8
 CLEAR = 0.5  # THz: a larger cell with an imaginary frequency beyond this is not looked at further
-LONG_WAVES = (8, 12, 16, 24)  # denominators of q-points along the softest direction of a crystal that shears
+LONG_WAVES, LONG_DIRECTIONS = (12, 24), 4  # denominators, and directions, of q-points of a crystal that shears
 BATCH_ATOMS = 192
 VACUUM = 8.0  # Å: a gap along the third axis that makes a crystal a layer
 GPA = 160.21766208  # of an eV/Å^3
@@ -77,7 +78,7 @@ class Truth:
         looked = "; ".join(self.looked)
         return {
             "lowest_thz": f"{self.lowest:.4f}",
-            "where": " ".join(f"{x:.5g}" for x in self.where),
+            "where": " ".join(f"{round(x, 5) + 0.0:.5g}" for x in self.where),
             "again_thz": " ".join(f"{x:.4f}" for x in self.again),
             "christoffel_gpa": " ".join(f"{x:.3f}" for x in self.christoffel),
             "class": self.verdict,
@@ -96,13 +97,11 @@ def truth(relaxed: Structure, model: ModelInterface) -> Truth:
     crystal.look_at_labelled_points()
     found = crystal.found
     stiffness = crystal.stiffness(STRAIN)
-    value, direction = lowest_christoffel(stiffness, layer=crystal.layer)
-    found.christoffel = [value]
-    if value < SOFT:
-        other, _ = lowest_christoffel(crystal.stiffness(OTHER_STRAIN), layer=crystal.layer)
-        found.christoffel.append(other)
+    found.christoffel = [lowest_christoffel(stiffness, layer=crystal.layer)]
+    if found.christoffel[0] < SOFT:
+        found.christoffel.append(lowest_christoffel(crystal.stiffness(OTHER_STRAIN), layer=crystal.layer))
     if min(found.christoffel) < 0 and found.lowest > -MARGINAL:
-        crystal.look_at_long_waves(direction)
+        crystal.look_at_long_waves(stiffness)
     if found.lowest < LOW:
         found.again = [crystal.again(distance) for distance in OTHER_DISTANCES]
     found.verdict = _verdict(found)
@@ -111,12 +110,15 @@ def truth(relaxed: Structure, model: ModelInterface) -> Truth:
 
 
 def _verdict(found: Truth) -> str:
-    """Unstable where no displacement makes the mode real; an elastic constant alone tells it from stable, not more."""
-    if max(found.lowest, *found.again, -math.inf) < -MARGINAL:
+    """Unstable where smaller displacements say so too; elastic constants alone tell it from stable, not more.
+
+    A shallow mode that a larger displacement makes real is marginal: the crystal moves by more at zero temperature.
+    """
+    smaller, larger = found.again or (found.lowest, found.lowest)
+    seen = [found.lowest, smaller] + ([larger] if abs(found.lowest) < SHALLOW else [])
+    if max(seen) < -MARGINAL:
         return "unstable"
-    if min(found.lowest, *found.again, math.inf) < 0 or min(found.christoffel) < 0:
-        return "marginal"
-    return "stable"
+    return "marginal" if min(*seen, *found.christoffel) < 0 else "stable"
 
 
 class _Crystal:
@@ -167,14 +169,20 @@ class _Crystal:
                 self._look_at(np.array([float(Fraction(float(x)).limit_denominator(8)) for x in q]), "labelled")
         self.found.looked.append("labelled points and middles")
 
-    def look_at_long_waves(self, direction: np.ndarray) -> None:
-        """Near Γ along a cartesian direction, where a crystal that shears has to be imaginary."""
-        along = direction @ self.cell.cell.T  # in reciprocal lattice units
-        along = along / np.abs(along).max()
-        # The shortest integer vector that has this direction well enough.
-        steps = next(k for k in (1, 2, 3) if k == 3 or np.abs(k * along - np.rint(k * along)).max() < 0.15)
-        for n in LONG_WAVES:
-            self._look_at(np.rint(steps * along) / n, "long waves")
+    def look_at_long_waves(self, stiffness: np.ndarray) -> None:
+        """Near Γ in the directions of small integers in which elastic constants (GPa) let the crystal shear.
+
+        The softest direction is not always that in which the branch stays imaginary the longest.
+        """
+        found: dict[tuple[float, ...], tuple[float, np.ndarray]] = {}
+        for steps in itertools.product(range(-2, 3), repeat=3):
+            if math.gcd(*steps) == 1 and not (self.layer and steps[2]):
+                direction = np.linalg.solve(self.cell.cell, np.array(steps, float))
+                value = christoffel(stiffness, direction[None] / np.linalg.norm(direction), layer=self.layer)[0]
+                found.setdefault(self._key(np.array(steps) / LONG_WAVES[-1]), (value, np.array(steps)))
+        soft = sorted((each for each in found.values() if each[0] < 0), key=lambda each: each[0])
+        for n, (_, steps) in itertools.product(LONG_WAVES, soft[:LONG_DIRECTIONS]):
+            self._look_at(steps / n, "long wave")
         self.found.looked.append("long waves")
 
     def again(self, distance: float) -> float:
@@ -395,27 +403,29 @@ def _lowest(phonon: Phonopy, points: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def lowest_christoffel(stiffness: np.ndarray, *, layer: bool) -> tuple[float, np.ndarray]:
-    """Lowest eigenvalue of C_ijkl n_j n_l over directions n, in GPa, and its direction, (3,).
-
-    Of a layer within its plane, and for displacements in it: the others are bending.
-    """
-    index = {pair: k for k, (a, b) in enumerate(_VOIGT) for pair in ((a, b), (b, a))}
-    every = range(3)
-    tensor = np.array(
-        [[[[stiffness[index[i, j], index[k, m]] for m in every] for k in every] for j in every] for i in every]
-    )
+def lowest_christoffel(stiffness: np.ndarray, *, layer: bool) -> float:
+    """Lowest eigenvalue of the Christoffel matrix over all directions, in GPa; of a layer, over those in its plane."""
     if layer:
         angles = np.linspace(0, np.pi, 361)
         directions = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
     else:
         directions = np.array([n for n in itertools.product(range(-12, 13), repeat=3) if max(map(abs, n)) == 12], float)
         directions /= np.linalg.norm(directions, axis=1)[:, None]
+    return float(christoffel(stiffness, directions, layer=layer).min())
+
+
+def christoffel(stiffness: np.ndarray, directions: np.ndarray, *, layer: bool) -> np.ndarray:
+    """Lowest eigenvalue of C_ijkl n_j n_l, in GPa, for each unit vector n (n_directions, 3).
+
+    Of a layer for displacements in its plane alone: the others are bending.
+    """
+    index = {pair: k for k, (a, b) in enumerate(_VOIGT) for pair in ((a, b), (b, a))}
+    every = range(3)
+    tensor = np.array(
+        [[[[stiffness[index[i, j], index[k, m]] for m in every] for k in every] for j in every] for i in every]
+    )
     matrices = np.einsum("ijkm,nj,nm->nik", tensor, directions, directions)
-    if layer:
-        matrices = matrices[:, :2, :2]
-    values = np.linalg.eigvalsh(matrices)[:, 0]
-    return float(values.min()), directions[int(values.argmin())]
+    return np.linalg.eigvalsh(matrices[:, :2, :2] if layer else matrices)[:, 0]
 
 
 def _with(cell: PhonopyAtoms, lattice: np.ndarray | None = None, shift: np.ndarray | None = None) -> PhonopyAtoms:
