@@ -172,12 +172,16 @@ def _readings(found: JudgedCrystal, protocol: Protocol) -> Iterator[dict[str, st
 
 @dataclass
 class Tally:
-    """A rule against the truth or the literature: names of the crystals by what became of them."""
+    """A rule against the truth or the literature: names of the crystals by what became of them.
+
+    Those right by chance are as the literature has them, and not as the potential does.
+    """
 
     rule: str
     against: str
     evaluations: int
     right: list[str] = field(default_factory=list)
+    by_chance: list[str] = field(default_factory=list)
     wrong: dict[str, list[str]] = field(default_factory=lambda: {what: [] for what in COUNTS[2:]})
 
     def count(self, what: str) -> int:
@@ -199,6 +203,8 @@ def _tallies(judged: list[dict[str, str]], true: Mapping[str, str]) -> Iterator[
                 said, is_so, name = row["stability"], reference[row["name"]], row["name"]
                 if said == is_so:
                     tally.right.append(name)
+                    if true[name] in {"stable", "unstable"} and true[name] != said:
+                        tally.by_chance.append(name)
                 elif said in {"stable", "unstable"}:
                     whose = _whose(said, true[name]) if reference is literature else ""
                     tally.wrong[f"{is_so} called {said}"].append(name + whose)
@@ -232,6 +238,8 @@ def _markdown(potential: str, tallies: list[Tally], judged: list[dict[str, str]]
         for what, names in each.wrong.items():
             if names:
                 lines.append(f"* {each.rule}, against {each.against}, {what}: {', '.join(sorted(names))}")
+        if each.by_chance:
+            lines.append(f"* {each.rule}, against {each.against}, right by chance: {', '.join(sorted(each.by_chance))}")
     differ = [
         f"{name} ({CRYSTALS[name].verdict} there, {found} here)"
         for name, found in true.items()
