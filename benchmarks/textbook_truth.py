@@ -33,7 +33,8 @@ from torch_sim.models.interface import ModelInterface
 DISTANCE = 0.01  # Å
 OTHER_DISTANCES = (0.003, 0.03)  # Å, at which a low frequency is looked at again
 LOW = 1.0  # THz: below, a frequency may be the displacement's
-MARGINAL = 0.05  # THz: an imaginary frequency smaller than this is not told from zero
+MARGINAL = 0.05  # THz: a frequency smaller than this is not told from zero
+MARGINAL_GPA = 0.05  # and nor is such a modulus
 SHALLOW = 0.5  # THz: below, a larger displacement may make an imaginary mode real
 STRAIN, OTHER_STRAIN = 3e-3, 1e-3
 SOFT = 5.0  # GPa: below, elastic constants are computed with the other strain as well
@@ -118,7 +119,7 @@ def _verdict(found: Truth) -> str:
     seen = [found.lowest, smaller] + ([larger] if abs(found.lowest) < SHALLOW else [])
     if max(seen) < -MARGINAL:
         return "unstable"
-    return "marginal" if min(*seen, *found.christoffel) < 0 else "stable"
+    return "marginal" if min(seen) < MARGINAL or min(found.christoffel) < MARGINAL_GPA else "stable"
 
 
 class _Crystal:
@@ -157,10 +158,12 @@ class _Crystal:
         self.found.looked.append(f"{len(phonon.supercell)} atoms, images {apart:g} Å apart")
         for q in self._interpolated_minima(phonon)[:MINIMA]:
             self._look_at(q, "minimum")
-        self.found.looked.append("interpolated minima")
+        self.found.looked.append("no further: clear" if self._is_clear else "interpolated minima")
 
     def look_at_labelled_points(self) -> None:
         """Ends and middles of the segments of seekpath's path, as fractions of denominators up to 8."""
+        if self._is_clear:
+            return
         paths, _, _ = get_band_qpoints_by_seekpath(self.cell, npoints=3)
         for path in paths:
             for q in (path[0], (path[0] + path[-1]) / 2, path[-1]):
@@ -222,8 +225,12 @@ class _Crystal:
         found = np.array([[row[a, b] for a, b in _VOIGT] for row in rows])
         return (found + found.T) / 2
 
+    @property
+    def _is_clear(self) -> bool:
+        return len(self.cell) not in GRID and self.found.lowest < -CLEAR
+
     def _look_at(self, q: np.ndarray, what: str = "") -> None:
-        if self._key(q) in self._known or (len(self.cell) not in GRID and self.found.lowest < -CLEAR):
+        if self._key(q) in self._known or self._is_clear:
             return
         phonon = self._displaced(smallest_supercell(q, self.cell))
         cost = len(phonon.supercell) * len(_displacements(phonon))
