@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ from phononbench_flows.sets.ingest import CrystalSet, calculation, describe, ing
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client, mongo_uri
 from phononbench_flows.structures import RawCrystal, read_inputs
+from phononbench_flows.structures.memory import largest_resident
 
 ELEMENTS = np.array(chemical_symbols[3:84])
 _RAW = CodecOptions(RawBSONDocument)
@@ -82,7 +82,7 @@ def screened(
 
 def peak_mib() -> float:
     """Largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return largest_resident() / 2**20
 
 
 def hand_out(file: Path, crystals: CrystalSet, store: ResultsStore, lp: LaunchPad) -> Submission:

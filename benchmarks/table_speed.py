@@ -10,7 +10,6 @@ MongoDB, name the server in PHONONBENCH_MONGO_URI; the database must be empty, a
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -95,6 +94,7 @@ def fill(spec: str, number: int) -> None:
 def measure(spec: str, out: Path) -> None:
     """Read the crystals, make every table and figure, and print what each took."""
     from phononbench_flows.store import ResultsStore
+    from phononbench_flows.structures.memory import largest_resident
     from phononbench_flows.tables import frames, plots
     from phononbench_flows.tables.files import write_table
     from phononbench_flows.tables.rows import read_crystals
@@ -137,7 +137,7 @@ def measure(spec: str, out: Path) -> None:
     done("speed", found, plots.speed_plot(found))
     found = frames.architecture_table(crystals.sets.values())
     done("architectures", found, plots.parameters_plot(found))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = largest_resident() / 2**20
     print(f"| all, peak memory {peak:.0f} MB | {last[0] - began[0]:.2f} | {last[1] - began[1]:.2f} |")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from phononbench_flows.outcomes import READ, Reason, Status
-from phononbench_flows.stability import Assessment, Evidence, Look
+from phononbench_flows.stability import EXACT, Assessment, Evidence, Look, decisive, explain
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -79,6 +79,11 @@ class RelaxationRecord(_Document):
     )
     volume_change: float = Field(description="Relaxed volume over the initial one, less one.")
     refined: bool = Field(description="Whether the final cell was refined to its space group.")
+    same_distance: float | None = Field(
+        None,
+        description="Relaxed crystals whose sites and lattice vectors are this close are the same, in Å, by the "
+        "protocol; none in documents that are older.",
+    )
 
 
 class PhononRecord(_Document):
@@ -191,6 +196,11 @@ class CalculationDocument(_Crystal):
     same_as: str | None = Field(
         None, description="Id of the first crystal of the set whose relaxed crystal is the same; none for the first."
     )
+    compared_with: str | None = Field(
+        None,
+        description="Hash of the ids of the set's relaxed crystals of this formula, when `same_as` was found; none "
+        "where there is one alone.",
+    )
 
     symmetry_initial: Symmetry | None = Field(None, description="Symmetry as given, at the relaxation's symprec.")
     symmetry_relaxed: Symmetry | None = Field(None, description="Symmetry after relaxation, at the same symprec.")
@@ -215,7 +225,7 @@ class CalculationDocument(_Crystal):
     arrays: dict[str, BlobRef] = Field(
         default_factory=dict,
         description="Where arrays are kept: `force_constants` with their cells, `band_structure` (q-points, distances "
-        "and frequencies on the path), and those of further steps.",
+        "and frequencies on the path), and those of further steps: `exact_looks` (dynamical matrices).",
     )
 
     attempts: int = Field(
@@ -224,6 +234,26 @@ class CalculationDocument(_Crystal):
     device_errors: int = Field(0, description="Times that the device failed while a step of this crystal was in work.")
     timings: dict[str, float] = Field(default_factory=dict, description="Seconds by step, a batch's shared out.")
     provenance: Provenance | None = None
+
+    @property
+    def why(self) -> str | None:
+        """The verdict and its evidence in a sentence or two; None for a crystal that was not judged."""
+        return explain(self.evidence, self.assessments[0]) if self.assessments else None
+
+    @property
+    def lowest(self) -> Look | None:
+        """The lowest frequency that its verdict rests on; None for a crystal that was not judged, or looked at nowhere.
+
+        Where exact frequencies decide, it is the lowest of those, though ``minimum`` be lower.
+        """
+        if not self.assessments:
+            return None
+        return decisive(self.evidence, self.assessments[0]) or self.evidence.looks.get(EXACT)
+
+    @property
+    def is_judged_otherwise(self) -> bool:
+        """Whether it was judged in another way than the published rule does, on the path."""
+        return bool(self.assessments) and self.assessments[0].where != "path"
 
 
 class SetDocument(_Document):

@@ -17,10 +17,10 @@ from phononbench_flows.engine.bands import Bands
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import DEFAULT
-from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.sets.identity import source_sha256
 from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, screened
-from phononbench_flows.stability import EXACT, Look, Stability, decisive, explain
+from phononbench_flows.stability import Look, Stability, published
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
 from phononbench_flows.steps.passing import pass_step
 from phononbench_flows.structures import Parsed, RawCrystal, Rejection, clean, parse, read_inputs
@@ -60,7 +60,7 @@ class JudgedCrystal:
     Attributes:
         document: everything that is known of it; the fields are those of a results store.
         crystal: the crystal as it was given.
-        arrays: arrays that the steps left, by name: ``force_constants``, ``band_structure``.
+        arrays: arrays that the steps left, by name: ``force_constants``, ``band_structure``, ``exact_looks``.
     """
 
     document: CalculationDocument
@@ -85,15 +85,17 @@ class JudgedCrystal:
     @property
     def why(self) -> str:
         """The evidence in a sentence, or why there is none."""
-        if self.document.assessments:
-            return explain(self.document.evidence, self.document.assessments[0])
-        return f"{self.document.status} ({self.document.reason}): {self.document.detail}"
+        return self.document.why or f"{self.document.status} ({self.document.reason}): {self.document.detail}"
+
+    @property
+    def published(self) -> dict[float, Stability]:
+        """What the published rule says of it, by its thresholds in THz; empty if the path was not looked at."""
+        return published(self.document.evidence)
 
     @property
     def minimum(self) -> Look | None:
         """The lowest frequency (THz, imaginary as negative) where the protocol looks; None if it was not computed."""
-        assessments, evidence = self.document.assessments, self.document.evidence
-        return (decisive(evidence, assessments[0]) or evidence.looks.get(EXACT)) if assessments else None
+        return self.document.lowest
 
     @property
     def structure(self) -> Structure | None:
@@ -130,7 +132,13 @@ class JudgedCrystal:
         """
         from phononbench_flows.results.phonon_files import PhononResult
 
-        return PhononResult(self.document.id, self.force_constants, self.bands, self.document.potential.name)
+        return PhononResult(
+            self.document.id,
+            self.force_constants,
+            self.bands,
+            self.document.potential.name,
+            exact_looks=self.arrays.get("exact_looks"),
+        )
 
     def phonopy(self) -> Phonopy:
         """A Phonopy object with the force constants, from which everything else can be had.
@@ -149,7 +157,13 @@ class JudgedCrystal:
         from phononbench_flows.results.phonon_files import emmet_document
 
         found = self.phonons
-        return emmet_document(found.constants, found.bands, identifier=found.identifier, code=found.code)
+        return emmet_document(
+            found.constants,
+            found.bands,
+            identifier=found.identifier,
+            code=found.code,
+            exact_looks=found.exact_looks,
+        )
 
     def plot(self) -> Figure:
         """The band structure as a matplotlib figure; imaginary frequencies are red and negative.
@@ -189,6 +203,7 @@ class JudgedCrystal:
             "source": self.crystal.origin.source,
             "stability": self.stability,
             "why": self.why,
+            "published": {f"{threshold:g}": stability.value for threshold, stability in self.published.items()},
             "minimum": self.minimum.model_dump(mode="json") if self.minimum else None,
             "calculation": self.document.model_dump(mode="json"),
             "crystal": self.crystal.model_dump(mode="json"),
@@ -231,7 +246,7 @@ def judge_many(
     crystals: Iterable[Crystal],
     *,
     potential: str = DEFAULT,
-    protocol: str | Protocol = "paper",
+    protocol: str | Protocol = DEFAULT_PROTOCOL,
     device: str = "auto",
     batch_atoms: int | None = None,
     potential_settings: Mapping[str, Any] | None = None,

@@ -24,6 +24,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError("it uses aliases (*name): write the values out")
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str):
+            value.encode()  # half a character, which YAML can spell, no store and no terminal takes
+        return value
+
 
 def read_plain_yaml(path: Path, most: int = MAX_BYTES) -> dict[Any, Any]:
     """Keys and values of a YAML file.

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.errors import PhononBenchError, problems
 from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -117,10 +117,15 @@ class ExactLooksSettings(_Part):
     max_cells: Annotated[int, Field(ge=2, le=12)] = Field(
         8, description="Primitive cells of the largest supercell that holds a q-point."
     )
-    labelled_share: NotNegative = Field(
-        0.2, description="Evaluations for labelled points and middles of segments, by those of the first supercells."
+    image_distance: Positive = Field(
+        8.0, description="A first supercell whose images are nearer than this says little between its points, in Å."
     )
-    labelled_evaluations: Annotated[int, Field(ge=0)] = Field(500, description="The same, at least.")
+    labelled_evaluations: Annotated[int, Field(ge=0)] = Field(
+        1000, description="Evaluations for labelled points and middles of segments, if the first supercell is so small."
+    )
+    labelled_share: NotNegative = Field(
+        0.1, description="The same for any other, by the evaluations of the first supercells."
+    )
     minima_share: NotNegative = Field(2.0, description="Evaluations for minima, by those of the first supercells.")
     minima_evaluations: Annotated[int, Field(ge=0)] = Field(3000, description="The same, at least.")
     tolerance: Positive = Field(
@@ -189,6 +194,9 @@ class Protocol(_Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+DEFAULT_PROTOCOL = "converged"
+"""Name of the preset that is used where none is asked for."""
+
 PRESETS: dict[str, Protocol] = {
     # arXiv 2512.21227 and its released scripts: -1e-3 THz on the path; -0.1 THz is the default of version 3.
     "paper": Protocol(),
@@ -210,7 +218,7 @@ PRESETS: dict[str, Protocol] = {
 def load_protocol(name_or_path: str) -> Protocol:
     """A preset by its name, or a protocol from a YAML file.
 
-    A file gives only what differs; its key ``preset`` names the preset that it starts from (``paper``
+    A file gives only what differs; its key ``preset`` names the preset that it starts from (the default one
     without it).
 
     Raises:
@@ -225,7 +233,7 @@ def load_protocol(name_or_path: str) -> Protocol:
         given = read_plain_yaml(path)
     except PlainYamlError as error:
         raise ProtocolError(f"protocol file {path} cannot be read: {error}") from error
-    preset = given.pop("preset", "paper")
+    preset = given.pop("preset", DEFAULT_PROTOCOL)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ProtocolError(f"protocol file {path}: no preset {preset!r}, only {', '.join(PRESETS)}")
     base = {**PRESETS[preset].model_dump(mode="json"), "name": path.stem}
@@ -234,8 +242,7 @@ def load_protocol(name_or_path: str) -> Protocol:
     except RecursionError as error:
         raise ProtocolError(f"protocol file {path} is nested too deeply") from error
     except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ProtocolError(f"protocol file {path}: {details}") from error
+        raise ProtocolError(f"protocol file {path}: {problems(error)}") from error
 
 
 def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from phononbench_flows import potentials
 from phononbench_flows.bounded import bounded
 from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
-from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
+from phononbench_flows.results.published import Published, published_beside
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
 from phononbench_flows.sets.metadata import describe_set
-from phononbench_flows.sets.repeats import compare_relaxed
+from phononbench_flows.sets.relaxed import compare_relaxed
 from phononbench_flows.sets.retry import checked_reasons, retry
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.steps import steps_of
@@ -36,11 +37,19 @@ _CHUNK_CRYSTALS = 128
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """What became of a set: how many crystals came how far, and where the table of all of them is."""
+    """What became of a set.
+
+    Attributes:
+        name: of the set.
+        funnel: how many crystals came how far.
+        table: where the table of all of them is.
+        published: what the published rule says of them; None where exact frequencies do not decide.
+    """
 
     name: str
     funnel: Funnel
     table: Path
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def judge_folder(
     out: Path | str = DEFAULT_STORE,
     potential: str = DEFAULT,
     potential_settings: Mapping[str, Any] | None = None,
-    protocol: str | Protocol = "paper",
+    protocol: str | Protocol = DEFAULT_PROTOCOL,
     device: str = "auto",
     batch_atoms: int | None = None,
     condition: Mapping[str, str | float | int | bool] | None = None,
@@ -108,11 +117,12 @@ def judge_folder(
         watchers.on_ingested(found, again)
         with watchers.computing(store, crystals):
             run_here(crystals, found.keys, store, loaded, batch_atoms)
-        compare_relaxed(store, crystals.mine, chosen)
+        compare_relaxed(store, crystals.mine)
         folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
         table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
         counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), described.n_generated)
-    return JudgedSet(set_name, counts, table)
+        beside = published_beside(store, crystals.mine)
+    return JudgedSet(set_name, counts, table, beside)
 
 
 def _slug(potential: str) -> str:

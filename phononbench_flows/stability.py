@@ -24,9 +24,20 @@ if TYPE_CHECKING:
 MINIMUM = "minimum.frequency"
 """Where a document keeps the lowest frequency that fixed thresholds are held against."""
 
+PATH_MINIMUM = "evidence.looks.path.frequency"
+"""Where a document keeps the lowest frequency on the path, which the published rule is held against."""
+
+PUBLISHED = (-1e-3, -0.1)
+"""Thresholds of the published rule, unstable below them on the interpolated path: of the paper's first and third
+version, in THz."""
+
+CURED = "cured"
+"""The look at path and mesh by the interpolation that the free cures were applied to."""
+
 EXACT, ELASTIC = "exact", "elastic"
 """What decides by exact frequencies: the lowest of all of them, and the limit of long waves."""
 
+_NO_WAVES = "elastic constants, for the limit of long waves"
 _NO_NUMBER = "frequencies that are not numbers cannot be judged"
 
 
@@ -147,6 +158,28 @@ def _assess(evidence: Evidence, place: str, threshold: float) -> Assessment:
     return Assessment(stability=Stability.UNSTABLE if unstable else Stability.STABLE, threshold=threshold, where=place)
 
 
+def published(evidence: Evidence) -> dict[float, Stability]:
+    """What the published rule says of a crystal, by its thresholds in THz; empty where the path was not looked at."""
+    look = evidence.looks.get("path")
+    return {} if look is None else published_at(look.frequency)
+
+
+def published_at(frequency: float) -> dict[float, Stability]:
+    """What the published rule says where this is the lowest frequency on the path, by its thresholds; all in THz."""
+    return {
+        threshold: Stability.UNSTABLE if is_imaginary(frequency, threshold) else Stability.STABLE
+        for threshold in PUBLISHED
+    }
+
+
+def is_clean(frequencies: Any) -> Any:
+    """Which lowest frequencies, in THz, the published rule calls stable at its first threshold; an unknown one not."""
+    import numpy as np
+
+    values = np.asarray(frequencies, dtype=float)
+    return np.isfinite(values) & ~is_imaginary(values, PUBLISHED[0])
+
+
 def _assess_exact(evidence: Evidence) -> Assessment:
     """Unstable by an exact mode, or a wave's limit, beyond the noise; stable where all was looked at and is clean."""
     noise = evidence.noise or 0.0
@@ -162,8 +195,9 @@ def _assess_exact(evidence: Evidence) -> Assessment:
         return Assessment(fixed=False, stability=Stability.UNSTABLE, threshold=-noise, where=EXACT)
     if elastic is not None and is_imaginary(elastic.lowest, -elastic.noise):
         return Assessment(fixed=False, stability=Stability.UNSTABLE, threshold=-noise, where=ELASTIC)
-    if evidence.not_looked_at:
-        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=evidence.not_looked_at)
+    missing = [*evidence.not_looked_at, *([] if elastic is not None else [_NO_WAVES])]
+    if missing:
+        return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, next=missing)
     marginal = changes_sign or look.frequency <= noise or (elastic is not None and elastic.lowest <= elastic.noise)
     if marginal:
         return Assessment(fixed=False, stability=Stability.UNDECIDED, threshold=-noise, marginal=True)
@@ -210,8 +244,22 @@ def count_stable(minima: Any, thresholds: Sequence[float]) -> np.ndarray:
 
 def filter_at(stability: str, threshold: float) -> dict[str, Any]:
     """MongoDB filter of the crystals that were judged and are ``stable`` or ``unstable`` at this fixed threshold."""
-    side = "$gte" if stability == Stability.STABLE else "$lt"
-    return {"status": {"$in": [each.value for each in Stability]}, MINIMUM: {side: threshold}}
+    return {"status": {"$in": [each.value for each in Stability]}, MINIMUM: _side(stability, threshold)}
+
+
+def filter_published(stability: str) -> dict[str, Any]:
+    """The same by the published rule at its first threshold, whatever the protocol."""
+    return {"status": {"$in": [each.value for each in Stability]}, PATH_MINIMUM: _side(stability, PUBLISHED[0])}
+
+
+def filter_disputed() -> dict[str, Any]:
+    """MongoDB filter of the crystals whose verdict and that of the published rule are opposites."""
+    opposites = ((Stability.STABLE, Stability.UNSTABLE), (Stability.UNSTABLE, Stability.STABLE))
+    return {"$or": [filter_published(rule) | {"status": own.value} for own, rule in opposites]}
+
+
+def _side(stability: str, threshold: float) -> dict[str, float]:
+    return {"$gte" if stability == Stability.STABLE else "$lt": threshold}
 
 
 _PLACES = {
@@ -234,13 +282,23 @@ def explain(evidence: Evidence, assessment: Assessment) -> str:
     place, kind = _PLACES.get(assessment.where, f"by {assessment.where}"), "exact" if look.exact else "interpolated"
     if assessment.stability == Stability.UNSTABLE:
         return (
-            f"unstable: {place}, the lowest mode is {look.frequency:.4g} THz at q = {_point(look.q)} ({kind}), "
+            f"unstable: {place}, the lowest mode is {look.frequency:.4g} THz at q = {point_text(look.q)} ({kind}), "
             f"below the threshold of {assessment.threshold:g} THz"
         )
     return (
         f"stable: {place}, no mode at any of {look.n_q} q-points lies below {assessment.threshold:g} THz "
         f"(lowest {look.frequency:.4g} THz, {kind})"
     )
+
+
+def explain_published(evidence: Evidence) -> str | None:
+    """What the published rule says of a crystal, in a few words; None where the path was not looked at."""
+    found = published(evidence)
+    if not found:
+        return None
+    path = evidence.looks["path"]
+    said = ", ".join(f"{stability} at {threshold:g} THz" for threshold, stability in found.items())
+    return f"{said} (lowest on the path {path.frequency:.4g} THz at q = {point_text(path.q)}, interpolated)"
 
 
 def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> str:
@@ -251,7 +309,8 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
         )
         return (
             f"stable: the lowest mode at {look.n_q} q-points where nothing is interpolated is {look.frequency:.4g} THz "
-            f"at q = {_point(look.q)}{waves}. Nothing is left to look at; the noise is {-assessment.threshold:.2g} THz"
+            f"at q = {point_text(look.q)}{waves}. Nothing is left to look at; the noise is "
+            f"{-assessment.threshold:.2g} THz"
         )
     found = min(evidence.exact, key=lambda each: each.frequency)
     name = f"{found.label} = " if found.label and "-" not in found.label else "q = "
@@ -262,7 +321,7 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
     )
     held = "" if found.how == "supercell" else ", which the first supercell does not hold"
     return (
-        f"unstable: at {name}{_point(look.q)}{held}, the lowest mode is {look.frequency:.4g} THz, {where}. "
+        f"unstable: at {name}{point_text(look.q)}{held}, the lowest mode is {look.frequency:.4g} THz, {where}. "
         f"The noise is {-assessment.threshold:.2g} THz"
     )
 
@@ -281,10 +340,11 @@ def _explain_without_mode(evidence: Evidence, assessment: Assessment) -> str:
     signs = ", ".join(f"{value:.3g} THz by {distance} Å" for distance, value in evidence.amplitudes.items())
     waves = f", the softest elastic wave has {elastic.lowest:.2g} GPa" if elastic is not None else ""
     return (
-        f"undecided (marginal): the lowest mode is {look.frequency:.3g} THz at q = {_point(look.q)}"
+        f"undecided (marginal): the lowest mode is {look.frequency:.3g} THz at q = {point_text(look.q)}"
         f"{f' ({signs})' if signs else ''}{waves}. That is zero within what the potential's forces tell"
     )
 
 
-def _point(q: Sequence[float]) -> str:
+def point_text(q: Sequence[float]) -> str:
+    """A q-point for people, (3,): four digits, and no zeros with a sign."""
     return f"({', '.join(f'{round(x, 6) + 0.0:.4g}' for x in q)})"

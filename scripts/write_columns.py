@@ -13,8 +13,8 @@ BEGIN, END = "<!-- columns -->\n", "<!-- end of columns -->\n"
 
 
 def column_table() -> str:
-    """The columns of the protocol ``paper`` as a table in Markdown."""
-    rows = [f"| `{column.name}` | {column.description} |\n" for column in columns(steps_of(PRESETS["paper"]))]
+    """The columns of the protocol ``converged``, which has the steps of the others and more, as a table in Markdown."""
+    rows = [f"| `{column.name}` | {column.description} |\n" for column in columns(steps_of(PRESETS["converged"]))]
     return "".join(["| column | what it is |\n", "|---|---|\n", *rows])
 
 

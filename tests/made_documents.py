@@ -6,8 +6,10 @@ from typing import Any
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, Origin, PotentialRecord
 from phononbench_flows.outcomes import Status
-from phononbench_flows.stability import Assessment, Evidence, Look, Stability
-from phononbench_flows.steps import ALWAYS
+from phononbench_flows.protocol import PRESETS
+from phononbench_flows.stability import Assessment, ElasticLook, Evidence, ExactLook, Look, Stability
+from phononbench_flows.steps import ALWAYS, references
+from phononbench_flows.steps.passing import conclude
 
 POTENTIAL = PotentialRecord(name="test", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
 STATUSES = [Status.STABLE, Status.UNSTABLE, Status.FAILED, Status.PENDING]
@@ -49,6 +51,44 @@ def make(number: int, **changes: Any) -> CalculationDocument:
         "timings": {"relaxation": 0.1 * number},
     }
     return CalculationDocument(**(fields | changes))
+
+
+CONVERGED = PRESETS["converged"]
+CONVERGED_ID = CONVERGED.id_with(POTENTIAL.checkpoint_sha256)
+
+
+def seen_exactly(path: float, exact: float | None, *, cured: float | None = 0.0, **changes: Any) -> Evidence:
+    """Evidence with these lowest frequencies in THz; None where nobody looked."""
+    lowest = {"path": path, "mesh": path, "commensurate": 0.0, "cured": cured, "exact": exact}
+    q = [0.125, 0.0, 0.0]
+    looks = {
+        place: Look(frequency=frequency, q=q, n_q=9, exact=place in {"commensurate", "exact"})
+        for place, frequency in lowest.items()
+        if frequency is not None
+    }
+    found = [
+        ExactLook(q=[0.5, 0.0, 0.0], frequency=2.5, how="supercell", natoms=16),
+        ExactLook(q=q, frequency=exact or 0.0, interpolated=path, label="<X>", how="displacements", natoms=8),
+    ]
+    elastic = ElasticLook(lowest=42.0, slope=30.0, direction=[0.0, 0.6, 0.8], born_stable=True, noise=0.1)
+    fields: dict[str, Any] = {"looks": looks, "exact": found if exact is not None else [], "elastic": elastic}
+    return Evidence(**(fields | {"noise": 0.004, "noise_from": {"drift": 0.004}, "dimension": 3} | changes))
+
+
+def make_exact(number: int, path: float, exact: float | None, **changes: Any) -> CalculationDocument:
+    """A crystal that the protocol ``converged`` has judged; see :func:`seen_exactly`."""
+    fields: dict[str, Any] = {
+        "key": f"gen_{number}@{CONVERGED_ID}",
+        "protocol_id": CONVERGED_ID,
+        "protocol_name": CONVERGED.name,
+        "steps": references(CONVERGED),
+        "stage": "exact_looks",
+        "evidence": seen_exactly(path, exact),
+        "results": {"elasticity": {"bulk_modulus": {"vrh": 123.0}, "shear_modulus": {"vrh": 45.0}}},
+    }
+    document = make(number, **(fields | changes))
+    conclude(document, CONVERGED)
+    return document
 
 
 def crystal_of(document: CalculationDocument, **changes: Any) -> CrystalDocument:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from made_documents import crystal_of, make
+from made_documents import CONVERGED_ID, crystal_of, make, make_exact, seen_exactly
 
 from phononbench_flows.documents import CalculationDocument, PhononRecord, SetDocument
 from phononbench_flows.stability import Assessment, Evidence, Look
@@ -75,6 +75,40 @@ def made() -> tuple[list[CalculationDocument], list[SetDocument]]:
         SetDocument(set="B", condition={"band_gap": 0.5}),
     ]
     return of_a + of_b, sets
+
+
+def exact(path: float, lowest: float | None, set_name: str = "A", **changes: Any) -> CalculationDocument:
+    """A crystal by the protocol ``converged``, from its lowest frequencies on the path and at exact q-points."""
+    number = next(NUMBERS)
+    name = f"{set_name}-{number}"
+    plain = {"id": name, "key": f"{name}@{CONVERGED_ID}", "set": set_name, "elements": ["O"], "nelements": 1}
+    return make_exact(number, path, lowest, **(plain | {"nsites": 2, "relaxed_structure": None} | changes))
+
+
+def made_exact() -> list[CalculationDocument]:
+    """Of set A 1 of 5 relaxed crystals is stable by the published rule, 2 if cured, 3 by exact frequencies, 1 of which
+    the rule calls unstable at -0.001 THz alone; of set B 1 is so by the rule alone.
+    """
+    cubic = {"symmetry_relaxed": {"crystal_system": "Cubic", "point_group": "m-3m"}}
+    triclinic = {"symmetry_relaxed": {"crystal_system": "Triclinic", "point_group": "1"}, "nsites": 20}
+    failed = exact(0.0, None, **cubic)
+    failed.status, failed.reason, failed.assessments = "failed", "exception", []
+    return [
+        exact(0.0, 1.5, **cubic),
+        exact(-0.05, 0.8, **triclinic),
+        exact(-4.2, 0.76, evidence=seen_exactly(-4.2, 0.76, cured=-1.5), **triclinic),
+        exact(-2.0, -2.1, evidence=seen_exactly(-2.0, -2.1, cured=-2.0), **cubic),
+        failed,
+        exact(0.0, -2.45, "B", **cubic),
+        exact(0.0, 1e-5, "B", **triclinic),
+    ]
+
+
+def fill_exact(store: ResultsStore) -> None:
+    crystals = made_exact()
+    store.put_crystals(*map(crystal_of, crystals))
+    store.put(*crystals)
+    store.put_set(SetDocument(set="A", model="M-Net", n_generated=20))
 
 
 def fill(store: ResultsStore) -> None:

@@ -26,7 +26,7 @@ from phononbench_flows.protocol import Judgement
 from phononbench_flows.report import write_report
 from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
 from phononbench_flows.report.contents import gather
-from phononbench_flows.report.data import _chosen, page_data, protocol_thresholds
+from phononbench_flows.report.data import _chosen, page_data
 from phononbench_flows.report.page import render
 from phononbench_flows.stability import Evidence, Look, assess
 from phononbench_flows.statistics import was_relaxed, wilson
@@ -43,9 +43,8 @@ def page_of(folder: Path, out: Path, n_bands: int = 40) -> Path:
     """The page alone: drawing the figures takes most of a report's time."""
     with ResultsStore.open(folder) as store:
         crystals = read_crystals(store)
-        thresholds = protocol_thresholds(store, crystals)
-        contents = gather(crystals, thresholds)
-        out.write_text(render(page_data(store, crystals, contents, thresholds, n_bands), "Dynamical stability of x"))
+        contents = gather(crystals)
+        out.write_text(render(page_data(store, crystals, contents, n_bands), "Dynamical stability of x"))
     return out
 
 
@@ -390,7 +389,7 @@ def test_conditions_with_any_name_and_any_number_of_values(tmp_path, monkeypatch
             document.condition = {"../../out": number % 2, "stable": "yes", "energy": number / 7}
             store.put(document)
         crystals = read_crystals(store)
-        contents = gather(crystals, protocol_thresholds(store, crystals))
+        contents = gather(crystals)
         page = write_report(store, crystals, tmp_path / "deep" / "down" / "report")
     conditions = {name: content for name, content in contents.items() if name.startswith("condition_")}
     assert list(conditions) == ["condition__out", "condition_energy", "condition_stable", "condition_target"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from phononbench_flows.cli.asked import asked_for
 from phononbench_flows.cli.common import (
     AboutOption,
     ConditionOption,
@@ -19,19 +20,22 @@ from phononbench_flows.cli.common import (
     SetOption,
     SettingOption,
     app,
-    checked_set_name,
-    chosen_protocol,
+    checked_target,
     err,
+    finite,
     out,
-    read_conditions,
     say_told,
     sentences,
     stop,
     tell_ignored,
 )
+from phononbench_flows.cli.opening import mongo_spec, opened_launchpad
+from phononbench_flows.files import at_home
 from phononbench_flows.potentials import DEFAULT
+from phononbench_flows.protocol import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
+    from phononbench_flows.cluster.outputs import OutputsStore
     from phononbench_flows.potentials import Checkpoint
 
 LaunchpadOption = Annotated[
@@ -51,37 +55,35 @@ StoreOption = Annotated[
 ]
 
 
-def _mongo_spec(store: str | None) -> dict[str, str]:
-    from phononbench_flows.store import cluster_spec
-
-    spec = cluster_spec(store)
-    if spec["kind"] != "mongo":
-        stop(f"--store {store}: workers on other machines need a MongoDB server, such as `mongo`")
-    return spec
-
-
 @app.command("init-db")
 def init_db(store: StoreOption = None, launchpad_file: LaunchpadOption = None) -> None:
     """Make every index: of the results, of jobflow's outputs, and of the LaunchPad. Nothing is ever deleted."""
     with sentences():
+        from phononbench_flows.settings_files import import_jobflow
+
+        spec = mongo_spec(store)
+        lp = opened_launchpad(launchpad_file, spec)
+        import_jobflow()
         from jobflow import SETTINGS
 
-        from phononbench_flows.cluster.launchpad import address, init_launchpad, launchpad
+        from phononbench_flows.cluster.launchpad import address, init_launchpad
         from phononbench_flows.cluster.outputs import OutputsStore
         from phononbench_flows.store import ResultsStore
-        from phononbench_flows.store.connection import attempt
+        from phononbench_flows.store.connection import attempt, mongo_uri
 
-        spec = _mongo_spec(store)
         outputs = SETTINGS.JOB_STORE.docs_store
         if not isinstance(outputs, OutputsStore):
             stop("jobflow does not keep its outputs in MongoDB yet: set JOBFLOW_CONFIG_FILE to launchers/jobflow.yaml")
         with ResultsStore.open(spec) as results:
             results.create_indexes()
-        outputs.connect()
-        outputs.create_indexes()
-        lp = launchpad(launchpad_file, database=spec["database"])
+        attempt(lambda: _make_indexes(outputs), mongo_uri(), patience=0)
         attempt(lambda: init_launchpad(lp), address(lp), patience=0)
         out.print(f"results: database {spec['database']}; outputs: {outputs.name}; LaunchPad: database {lp.name}")
+
+
+def _make_indexes(outputs: OutputsStore) -> None:
+    outputs.connect()
+    outputs.create_indexes()
 
 
 @app.command("launchpad")
@@ -90,12 +92,17 @@ def write_launchpad(
     store: StoreOption = None,
 ) -> None:
     """Write a my_launchpad.yaml for `lpad`, `rlaunch` and `qlaunch`, with the environment's login and for you alone."""
+    path = at_home(file)
+    checked_target(path)
     with sentences():
-        from phononbench_flows.cluster import launchpad
+        from phononbench_flows.settings_files import import_fireworks
         from phononbench_flows.store.connection import mongo_uri
 
-        path = file.expanduser()
-        launchpad.write_launchpad(path, launchpad.launchpad_settings(mongo_uri(), _mongo_spec(store)["database"]))
+        spec = mongo_spec(store)
+        import_fireworks()
+        from phononbench_flows.cluster import launchpad
+
+        launchpad.write_launchpad(path, launchpad.launchpad_settings(mongo_uri(), spec["database"]))
         out.print(f"{path} (mode 600)", soft_wrap=True)
 
 
@@ -107,7 +114,7 @@ def submit(
     about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
     setting: SettingOption = None,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
     retry: RetryOption = None,
@@ -121,39 +128,52 @@ def submit(
         bool, typer.Option("--adopt-files", help="Add chunks that an earlier --write left in files, too.")
     ] = False,
     chunk_cost: Annotated[
-        float | None, typer.Option(min=1, help="Bound on a chunk's cost: atoms through the potential, estimated.")
+        float | None,
+        typer.Option(min=1, callback=finite, help="Bound on a chunk's cost: atoms through the potential, estimated."),
     ] = None,
 ) -> None:
     """Hand a set to the cluster, in chunks. Run again, it hands out only what is new or was broken off."""
     if write and adopt_files:
         stop("--write puts chunks into files, --adopt-files takes them out: give one of the two")
-    checked_set_name(set_name)
-    chosen, conditions = chosen_protocol(protocol), read_conditions(condition)
+    asked = asked_for(
+        set_name,
+        condition=condition,
+        about=about,
+        potential=potential,
+        setting=setting,
+        protocol=protocol,
+        retry=retry,
+        device=device,
+    )
+    checked_target(write, folder=True)
     with sentences():
+        from phononbench_flows.settings_files import import_jobflow
+
+        spec = mongo_spec(store)
+        lp = opened_launchpad(launchpad_file, spec)
+        import_jobflow()
         from phononbench_flows.cluster.launch import require_ready
         from phononbench_flows.cluster.launch import submit as hand_out
-        from phononbench_flows.cluster.launchpad import address, launchpad
+        from phononbench_flows.cluster.launchpad import address
         from phononbench_flows.documents import PotentialRecord
-        from phononbench_flows.potentials import name_in_full, parse_settings
+        from phononbench_flows.potentials import name_in_full
         from phononbench_flows.sets.chunks import TARGET, waiting_crystals
         from phononbench_flows.sets.ingest import CrystalSet, ingest
         from phononbench_flows.sets.metadata import describe_set
-        from phononbench_flows.sets.repeats import compare_relaxed
-        from phononbench_flows.sets.retry import checked_reasons
+        from phononbench_flows.sets.relaxed import compare_relaxed
         from phononbench_flows.sets.retry import retry as try_again
         from phononbench_flows.store import ResultsStore
         from phononbench_flows.store.connection import attempt
         from phononbench_flows.structures import start_early
 
-        spec, reasons, settings = _mongo_spec(store), checked_reasons(retry or ()), parse_settings(setting or ())
         start_early()
         found = _identified(potential)
-        record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256, settings=settings)
-        lp = launchpad(launchpad_file, database=spec["database"])
+        record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256, settings=asked.settings)
         attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
         with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
-            described = describe_set(results, set_name, inputs, about or (), conditions)
-            crystals = CrystalSet(set_name, described.condition, chosen, record, found.source.elements(found.path))
+            described = describe_set(results, set_name, inputs, asked.about, asked.conditions)
+            elements = found.source.elements(found.path)
+            crystals = CrystalSet(set_name, described.condition, asked.protocol, record, elements)
             ingested = ingest(
                 inputs,
                 crystals,
@@ -162,8 +182,8 @@ def submit(
                 limit=limit,
                 on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
             )
-            compare_relaxed(results, crystals.mine, chosen)
-            again = try_again(results, crystals, ingested.keys, reasons) if reasons else 0
+            compare_relaxed(results, crystals.mine)
+            again = try_again(results, crystals, ingested.keys, asked.reasons) if asked.reasons else 0
             waiting = waiting_crystals(results, crystals, ingested.keys)
             # While the server is away it is simply done again, as it would be if this process had been killed.
             done = attempt(
@@ -173,7 +193,7 @@ def submit(
                     waiting,
                     store=results.spec,
                     potential=name_in_full(potential),
-                    potential_settings=settings,
+                    potential_settings=asked.settings,
                     device=device,
                     target=chunk_cost or TARGET,
                     folder=write.absolute() if write else None,

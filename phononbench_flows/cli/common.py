@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import re
+import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from phononbench_flows import __version__
 from phononbench_flows.errors import PhononBenchError
@@ -27,25 +30,42 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Judge the dynamical stability of generated crystals."
 )
 
-# Names of files may hold brackets, which are no markup.
-out = Console(markup=False)
-err = Console(stderr=True, markup=False)
+
+class _HarmlessConsole(Console):
+    """Names that it shows may come from files of others: what is in them is not obeyed, and brackets are no markup."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=_lines(segment.text))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(harmless(line) for line in text.split("\n"))
+
+
+out = _HarmlessConsole()
+err = _HarmlessConsole(stderr=True)
 
 # The extra that brings a package which only some commands need.
 _EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
 
 _TOLD = 10  # names of crystals told of, at most
 _LARGEST = 2**63  # integers beyond it no database holds
-_SET_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
+_SET_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
 def _there(paths: list[Path]) -> list[Path]:
     for path in paths:
         try:
-            path.stat()
+            mode = path.stat().st_mode
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             stop(f"input {harmless(path)} cannot be found: {why}")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            stop(f"input {harmless(path)} is neither a file nor a folder")
     return paths
 
 
@@ -127,8 +147,7 @@ def main(
 
 def stop(message: str) -> NoReturn:
     """End the command with exit code 2 and a sentence on standard error."""
-    lines = "\n".join(harmless(line) for line in message.split("\n"))
-    err.print(f"phononbench: {lines}", style="red", highlight=False, soft_wrap=True)
+    err.print(f"phononbench: {_lines(message)}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(2)
 
 
@@ -146,12 +165,20 @@ def sentences() -> Iterator[None]:
     except PhononBenchError as error:
         stop(str(error))
     except OSError as error:
-        stop(f"{error.filename or ''} {error.strerror or error}".strip())
+        said = error.strerror or str(error)
+        stop(f"{error.filename}: {said}" if error.filename else said)
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
         stop(f"this needs the package {error.name}, which is not installed: pip install 'phononbench-flows[{extra}]'")
+
+
+def finite(value: float | None) -> float | None:
+    """For options that are numbers: bounds let through what is no number."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to count with")
+    return value
 
 
 def chosen_protocol(name: str) -> Protocol:
@@ -164,27 +191,19 @@ def chosen_protocol(name: str) -> Protocol:
     return chosen
 
 
-def checked_about(texts: list[str] | None) -> None:
-    """Stop at an ``--about`` that says nothing which is known, or names a file that cannot be used."""
-    from phononbench_flows.sets.metadata import check_about
-
-    check_about(texts or ())
-
-
 def checked_target(path: Path | None, *, folder: bool = False) -> None:
     """Stop at a place to write to that cannot be a file, or a folder: what is found could not be written there."""
     if path is None:
         return
+    if "\0" in str(path):
+        stop(f"{path} cannot be written to: no name holds a zero byte")
     with sentences():
-        try:
-            place = next(place for place in (path, *path.absolute().parents) if place.exists())
-        except ValueError as error:  # it holds a zero byte
-            stop(f"{path} cannot be written to: {error}")
+        place = next(place for place in (path, *path.absolute().parents) if place.exists())
     if place != path and not place.is_dir():
         stop(f"{path} cannot be made: {place} is no folder")
     if place == path and folder and not place.is_dir():
         stop(f"{path} is there, and is no folder")
-    if place == path and not folder and (place.is_dir() or place.is_fifo()):
+    if place == path and not folder and not place.is_file():
         stop(f"{path} is there, and is no file")
 
 
@@ -210,7 +229,7 @@ def say_told(found: Ingested) -> None:
 
 def checked_set_name(name: str) -> str:
     """The name of ``--set``; it begins every structure id."""
-    if not _SET_PATTERN.match(name):
+    if not _SET_PATTERN.fullmatch(name):
         stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
     return name
 

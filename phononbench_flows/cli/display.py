@@ -11,8 +11,9 @@ from rich.text import Text
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
 from phononbench_flows.harmless import harmless
-from phononbench_flows.stability import Look, explain
-from phononbench_flows.statistics import Funnel, Rate
+from phononbench_flows.results.published import Published
+from phononbench_flows.stability import Look, explain, explain_published, point_text
+from phononbench_flows.statistics import Funnel, Rate, wilson
 
 
 def rate_text(rate: Rate) -> str:
@@ -22,8 +23,12 @@ def rate_text(rate: Rate) -> str:
     return f"{rate.rate:.1%} ({100 * rate.interval.low:.1f} to {100 * rate.interval.high:.1f})".replace("%", " %")
 
 
-def funnel_table(funnel: Funnel, set_name: str) -> Table:
-    """The funnel of a set: crystals, and their share of those generated; the two rates below."""
+def funnel_table(funnel: Funnel, set_name: str, published: Published | None = None) -> Table:
+    """The funnel of a set: crystals, and their share of those generated; the two rates below.
+
+    Parameters:
+        published: what the published rule says of them, to be told beside.
+    """
     table = Table(title=Text(set_name, style="bold"), title_justify="left", show_edge=False)
     table.add_column("Crystals")
     table.add_column("Number", justify="right")
@@ -49,8 +54,14 @@ def funnel_table(funnel: Funnel, set_name: str) -> Table:
     add("  unstable", funnel.unstable, style="red", last=not funnel.undecided)
     add("undecided", funnel.undecided, style="yellow", shown=funnel.undecided > 0, last=True)
     gone = f"{funnel.gone} crystals are gone, and are not counted\n" if funnel.gone else ""
+    beside = (
+        f"by the published rule {rate_text(wilson(published.stable, funnel.relaxed))}\n"
+        f"{published.disputed} verdicts are the opposite of the rule's\n"
+        if published
+        else ""
+    )
     table.caption = Text(
-        f"{gone}stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n"
+        f"{gone}stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n{beside}"
         f"stable per generated {rate_text(funnel.stable_per_generated)}\n"
         "in brackets Wilson's 95 % confidence interval"
     )
@@ -101,10 +112,41 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
             yield "lowest optical at Γ", f"{phonon.gamma_optical:.3f} THz"
         yield "imaginary modes", phonon.n_imaginary
     for assessment in document.assessments:
-        yield f"at {assessment.threshold:g} THz", explain(document.evidence, assessment)
+        name = f"at {assessment.threshold:g} THz" if assessment.fixed else "verdict"
+        yield name, explain(document.evidence, assessment)
+    yield "published rule", explain_published(document.evidence)
+    yield from _elastic_lines(document)
     yield "protocol", f"{document.protocol_name}, {document.protocol_id}"
     yield "potential", f"{document.potential.name}, checkpoint {document.potential.checkpoint_sha256[:16]}"
     yield "seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document.timings.items())
+
+
+def _elastic_lines(document: CalculationDocument) -> Iterator[tuple[str, object]]:
+    if (elastic := document.evidence.elastic) is not None:
+        direction = ", ".join(f"{x:.2f}" for x in elastic.direction)
+        yield "softest elastic wave", f"{elastic.lowest:.3g} GPa along ({direction})"
+    found = document.results.get("elasticity", {})
+    for name in ("bulk_modulus", "shear_modulus"):
+        if name in found:
+            yield name.replace("_", " "), f"{found[name]['vrh']:.3g} GPa (Voigt, Reuss, Hill)"
+    yield "elastic constants", found.get("skipped")
+
+
+def exact_looks_table(document: CalculationDocument) -> Table | None:
+    """Where exact frequencies were computed, the lowest first, beside what interpolation said; None if nowhere."""
+    looks = sorted(document.evidence.exact, key=lambda look: look.frequency)
+    if not looks:
+        return None
+    table = Table(title=Text("exact frequencies"), title_justify="left", show_edge=False)
+    table.add_column("point")
+    table.add_column("q")
+    for name in ("interpolated (THz)", "exact (THz)", "cell (atoms)"):
+        table.add_column(name, justify="right")
+    for look in looks:
+        before = "" if look.interpolated is None else f"{look.interpolated:.4f}"
+        name = look.label or ("lowest of the first supercell" if look.how == "supercell" else "minimum")
+        table.add_row(*map(Text, (name, point_text(look.q), before, f"{look.frequency:.4f}", str(look.natoms))))
+    return table
 
 
 def _set_lines(about: SetDocument | None) -> Iterator[tuple[str, object]]:

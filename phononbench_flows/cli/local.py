@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
+from phononbench_flows.cli.asked import asked_for
 from phononbench_flows.cli.common import (
     DEFAULT_OUT,
     AboutOption,
@@ -25,20 +27,17 @@ from phononbench_flows.cli.common import (
     SetOption,
     SettingOption,
     app,
-    checked_about,
-    checked_set_name,
     checked_target,
     chosen_protocol,
     err,
     out,
-    read_conditions,
     say_ingested,
     sentences,
     tell_ignored,
 )
 from phononbench_flows.harmless import harmless
 from phononbench_flows.potentials import DEFAULT
-from phononbench_flows.protocol import PRESETS, Protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
 
 if TYPE_CHECKING:
     from phononbench_flows.cli.progress import Progress
@@ -54,7 +53,7 @@ app.add_typer(potentials_app, name="potentials")
 @app.command("screen")
 def screen_crystals(
     inputs: Inputs,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
     csv_path: Annotated[
@@ -105,7 +104,7 @@ def run(
     about: AboutOption = None,
     potential: PotentialOption = DEFAULT,
     setting: SettingOption = None,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     out_dir: Results = DEFAULT_OUT,
     reference: ReferenceOption = None,
     limit: LimitOption = None,
@@ -117,26 +116,27 @@ def run(
     ] = False,
 ) -> None:
     """Judge every crystal of a set on this machine. Run again, it computes only what is missing."""
-    checked_set_name(set_name)
-    chosen, conditions = chosen_protocol(protocol), read_conditions(condition)
-    with sentences():
-        from phononbench_flows.potentials import check_asked, parse_settings
-        from phononbench_flows.sets.retry import checked_reasons
-
-        # Whatever can be wrong with what was asked is told before anything heavy is imported.
-        checked_reasons(retry or ())
-        settings = parse_settings(setting or ())
-        check_asked(potential, device, settings)
-        checked_about(about)
-        checked_target(out_dir, folder=True)
+    asked = asked_for(
+        set_name,
+        condition=condition,
+        about=about,
+        potential=potential,
+        setting=setting,
+        protocol=protocol,
+        retry=retry,
+        device=device,
+    )
+    checked_target(out_dir, folder=True)
     if dry_run:
-        _dry_run(inputs, set_name, chosen, potential, out_dir, reference, limit)
+        _dry_run(inputs, set_name, asked.protocol, potential, out_dir, reference, limit)
         return
     err.print(f"loading {potential}", style="dim")
     with sentences():
+        from phononbench_flows.settings_files import import_jobflow
         from phononbench_flows.structures import start_early
 
         start_early()
+        import_jobflow()
         from phononbench_flows.cli.display import funnel_table
         from phononbench_flows.run import Watchers, judge_folder
 
@@ -152,22 +152,22 @@ def run(
                 set_name,
                 out=out_dir,
                 potential=potential,
-                potential_settings=settings,
-                protocol=chosen,
+                potential_settings=asked.settings,
+                protocol=asked.protocol,
                 device=device,
                 batch_atoms=batch_atoms,
-                condition=conditions,
-                about=about or (),
+                condition=asked.conditions,
+                about=asked.about,
                 reference=reference,
                 limit=limit,
-                retry_reasons=retry or (),
+                retry_reasons=asked.reasons,
                 watchers=Watchers(
                     on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
                     on_ingested=ingested,
                     computing=_progress,
                 ),
             )
-        out.print(funnel_table(judged.funnel, set_name))
+        out.print(funnel_table(judged.funnel, set_name, judged.published))
         folder = harmless(judged.table.parent)
         said = f"results: {folder}/{judged.table.name}\nstable crystals: {folder}/stable"
         out.print(said, soft_wrap=True, highlight=False)
@@ -221,7 +221,7 @@ def judge_files(
     inputs: Inputs,
     potential: PotentialOption = DEFAULT,
     setting: SettingOption = None,
-    protocol: ProtocolOption = "paper",
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
     device: DeviceOption = "auto",
     batch_atoms: BatchOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a crystal, with all that is known.")] = False,
@@ -250,7 +250,7 @@ def judge_files(
             ignored = Ignored()
             crystals = [given(raw, parsed) for raw, parsed in parse_all(read_inputs(inputs, ignored=ignored))]
             tell_ignored(ignored)
-            status.update(f"loading {potential}")
+            status.update(Text(f"loading {potential}"))
             results = judge_given(
                 crystals,
                 protocol=chosen,
@@ -261,7 +261,7 @@ def judge_files(
                 on_step=lambda name, number: status.update(f"{name.replace('_', ' ')} of {number} crystals"),
             )
         for result in results:
-            typer.echo(json.dumps(result.as_dict()) if as_json else _line(result))
+            typer.echo(json.dumps(result.as_dict()) if as_json else harmless(_line(result)))
             if save is not None:
                 result.save(save)
         if not all(result.was_judged for result in results):
@@ -271,13 +271,16 @@ def judge_files(
 
 
 def _line(result: JudgedCrystal) -> str:
+    from phononbench_flows.stability import explain_published
+
     name = f"{result.crystal.origin.source}  {result.document.formula_pretty or ''}".rstrip()
-    return f"{name}  {result.why}"
+    said = explain_published(result.document.evidence) if result.document.is_judged_otherwise else None
+    return f"{name}  {result.why}{f'; published rule: {said}' if said else ''}"
 
 
 @app.command("protocol")
 def show_protocol(
-    protocol: Annotated[str, typer.Argument(help=f"Preset ({', '.join(PRESETS)}) or YAML file.")] = "paper",
+    protocol: Annotated[str, typer.Argument(help=f"Preset ({', '.join(PRESETS)}) or YAML file.")] = DEFAULT_PROTOCOL,
     schema: Annotated[bool, typer.Option("--schema", help="Show what every key means, as JSON schema.")] = False,
 ) -> None:
     """Print a protocol as YAML: a file to change and to give to --protocol."""

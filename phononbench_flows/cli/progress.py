@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from phononbench_flows.cli.common import err
 from phononbench_flows.outcomes import Status
 
 POLL_SECONDS = 0.5
@@ -66,7 +67,7 @@ class Progress:
         self._stages = stages
         self._words = words or {}
         self._interval = interval
-        self._console = console or Console(stderr=True)
+        self._console = console or err
         self._bar: Bar | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)

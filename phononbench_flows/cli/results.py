@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -26,6 +25,7 @@ from phononbench_flows.cli.common import (
     sentences,
     stop,
 )
+from phononbench_flows.cli.opening import opened
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import PRESETS
 
@@ -64,42 +64,25 @@ class Format(StrEnum):
     BAND = "band"
 
 
-@contextmanager
-def _opened(where: str | None, *, new: bool = False) -> Iterator[ResultsStore]:
-    """The store that is meant; what is wrong with it, or with what is asked of it, ends the command.
+def _opened(where: str | None, *, new: bool = False) -> AbstractContextManager[ResultsStore]:
+    """The store that is named, or else that of the environment."""
+    return opened(_spec(where), new=new)
 
-    Args:
-        where: as given on the command line.
-        new: whether a directory may be one that has no results yet.
-    """
+
+def _spec(where: str | None) -> dict[str, str]:
     with sentences():
-        from phononbench_flows.store import ResultsStore, configured_spec, full_spec
+        from phononbench_flows.store import configured_spec, full_spec
 
-        spec = full_spec(where) if where else configured_spec()
-        if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
-            stop(f"there are no results in {spec['path']}")
-        try:
-            with ResultsStore.open(spec) as store:
-                yield store
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-            # Rows are read without being checked, field by field: a hundred thousand have to be counted in seconds.
-            if os.environ.get("PHONONBENCH_TRACEBACK"):
-                raise
-            place = " ".join(spec.values())
-            stop(
-                f"{place}: the results do not hold what they should ({type(error).__name__}: {error}); are they "
-                "damaged, or another version's? With PHONONBENCH_TRACEBACK=1 it is said where"
-            )
+        return configured_spec() if where is None else full_spec(where)
 
 
 @app.command()
 def migrate(where: Where = None) -> None:
     """Bring results of an older version up to date; nothing else may use them meanwhile."""
     with sentences():
-        from phononbench_flows.store import configured_spec, full_spec
         from phononbench_flows.store.migration import migrate as bring_up_to_date
 
-        spec = full_spec(where) if where else configured_spec()
+        spec = _spec(where)
         with err.status("migrating") as status:
             number = bring_up_to_date(spec, lambda n: status.update(f"migrating: {n} crystals"))
         out.print(f"{number} crystals brought up to date" if number else "the results are up to date", soft_wrap=True)
@@ -160,6 +143,16 @@ def query(
         float | None,
         typer.Option(help="With --status stable or unstable: as if judged at this threshold (THz, such as -0.1)."),
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stable|unstable",
+            help="By the published rule, below -0.001 THz on the interpolated path, whatever the protocol.",
+        ),
+    ] = None,
+    disputed: Annotated[
+        bool, typer.Option("--disputed", help="Only where the verdict and that of the published rule are opposites.")
+    ] = False,
     reason: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
     ] = None,
@@ -194,15 +187,17 @@ def query(
             any_of=_symbols(any_of),
             none_of=_symbols(none_of),
             only=_symbols(only),
-            nelements=Range.parse(nelements) if nelements else None,
-            natoms=Range.parse(natoms) if natoms else None,
+            nelements=None if nelements is None else Range.parse(nelements),
+            natoms=None if natoms is None else Range.parse(natoms),
             crystal_systems=crystal_system or (),
             space_groups=space_group or (),
             formulas=formula or (),
             reasons=reason or (),
             condition=read_conditions(condition),
             threshold=threshold,
-            where=parse_where(filter_text) if filter_text else None,
+            published=published,
+            disputed=disputed,
+            where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)
         rows = limit or (_SHOWN if form is Format.TABLE else 0)
@@ -215,24 +210,29 @@ def query(
 
 
 def _symbols(text: str | None) -> list[str]:
-    return [symbol.strip() for symbol in text.split(",")] if text else []
+    return [] if text is None else [symbol.strip() for symbol in text.split(",")]
 
 
 def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
+    from phononbench_flows.stability import published
+
+    shown = list(documents)
+    beside = any(document.is_judged_otherwise for document in shown)
     table = Table(show_edge=False)
     table.add_column("crystal", no_wrap=True)
-    for name in ("formula", "status", "reason"):
-        table.add_column(name)
+    for name in ("formula", "status", *(["published"] if beside else []), "reason"):
+        table.add_column(name, min_width=len(name))
     table.add_column("lowest (THz)", justify="right")
     table.add_column("space group")
     table.add_column("atoms", justify="right")
-    for document in documents:
-        lowest = document.minimum
+    for document in shown:
+        lowest = document.lowest
         relaxed = document.symmetry_relaxed
         cells = (
             document.id,
             document.formula_pretty,
             document.status,
+            *([next(iter(published(document.evidence).values()), None)] if beside else []),
             document.reason,
             None if lowest is None else f"{lowest.frequency:.4g}",
             relaxed.symbol if relaxed else None,
@@ -240,8 +240,8 @@ def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
         )
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
     out.print(table)
-    shown = f"{table.row_count} of {total}" if table.row_count < total else str(total)
-    err.print(f"{shown} crystals", style="dim", highlight=False)
+    count = f"{table.row_count} of {total}" if table.row_count < total else str(total)
+    err.print(f"{count} crystals", style="dim", highlight=False)
 
 
 def _write(
@@ -295,7 +295,7 @@ def show(
     """Print one crystal and its structure, and draw its band structure."""
     checked_target(figures, folder=True)
     with _opened(where) as store:
-        from phononbench_flows.cli.display import crystal_table, structure_table
+        from phononbench_flows.cli.display import crystal_table, exact_looks_table, structure_table
         from phononbench_flows.results.show import draw
 
         documents = list(store.documents({"id": crystal_id}, sort={"updated_at": 1}))
@@ -304,8 +304,9 @@ def show(
         folder = figures or Path(store.spec.get("path", ".")) / "figures"
         for document in documents:
             out.print(crystal_table(document, store.get_set(document.set)))
-            if (structure := structure_table(document, store.crystal(document.id))) is not None:
-                out.print(structure)
+            for table in (exact_looks_table(document), structure_table(document, store.crystal(document.id))):
+                if table is not None:
+                    out.print(table)
             if (path := draw(document, store, folder)) is not None:
                 out.print(str(path), soft_wrap=True)
 
@@ -327,7 +328,7 @@ def pack(
     with_report: Annotated[bool, typer.Option("--report", help="Put in the report of the set.")] = False,
 ) -> None:
     """Pack an evaluated set into one file that others can verify and unpack."""
-    chosen = chosen_protocol(protocol) if protocol else None
+    chosen = None if protocol is None else chosen_protocol(protocol)
     checked_target(out_path)
     with _opened(where) as store, tempfile.TemporaryDirectory(prefix="phononbench-report-") as folder:
         from phononbench_flows.results import bundle

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from typing import Annotated, Any
+from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
 
 import yaml
 from fireworks import LaunchPad
 from fireworks.fw_config import LAUNCHPAD_LOC
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pymongo import IndexModel
 
-from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.errors import PhononBenchError, problems
 from phononbench_flows.files import replacing
 from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
-from phononbench_flows.store.connection import masked, mongo_uri
+from phononbench_flows.settings_files import Level
+from phononbench_flows.store import StoreError
+from phononbench_flows.store.connection import check_uri, mongo_uri, usable
 
 LEDGER = "phononbench_chunks"
 """Collection of the chunks that were handed out, in the LaunchPad's database."""
@@ -46,16 +49,34 @@ class LaunchError(PhononBenchError):
     """A LaunchPad or a submission that cannot be; the message is a sentence."""
 
 
+class _File(BaseModel):
+    """What a ``my_launchpad.yaml`` says. Other keys, as older versions of FireWorks wrote, it passes over itself."""
+
+    model_config = ConfigDict(strict=True)
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    name: Annotated[str, Field(pattern=r'^[^/\\. "$*<>:|?\x00]{1,63}$')] | None = None
+    username: str | None = None
+    password: str | None = None
+    logdir: str | None = None
+    strm_lvl: Level | None = None
+    user_indices: list[str] | None = None
+    wf_user_indices: list[str] | None = None
+    authsource: str | None = None
+    uri_mode: bool | None = None
+    mongoclient_kwargs: dict[str, Any] | None = None
+
+
 def launchpad_settings(uri: str, database: str) -> dict[str, Any]:
     """What a ``my_launchpad.yaml`` says to reach a database on the server of a MongoDB URI.
 
     User and password stand apart from the host, which FireWorks shows in its messages.
 
     Raises:
-        LaunchError: for what is no URI.
+        StoreError: for what is no URI.
     """
-    if masked(uri) == masked(""):
-        raise LaunchError("the MongoDB URI cannot be taken apart; are user and password percent-encoded?")
+    check_uri(uri)
     parts = urlsplit(uri)
     hosts = parts.netloc.rpartition("@")[2]
     given = {"username": parts.username, "password": parts.password}
@@ -77,28 +98,50 @@ def launchpad(file: Path | None = None, *, database: str) -> LaunchPad:
 
     Raises:
         LaunchError: for a file that is no LaunchPad's, or holds a password and is open to others.
+        StoreError: for a server of the environment that cannot be asked for so. No server is asked here.
     """
     found = file or (Path(LAUNCHPAD_LOC) if LAUNCHPAD_LOC else None)
-    settings = _read_settings(found) if found else launchpad_settings(mongo_uri(), database)
-    return LaunchPad.from_dict({"strm_lvl": "WARNING"} | settings)
+    if found is None:
+        return _launchpad(launchpad_settings(mongo_uri(), database))
+    try:
+        return _launchpad(_read_settings(found))
+    except StoreError as error:
+        raise LaunchError(f"{found} does not describe a LaunchPad: {error}") from error
+
+
+def _launchpad(settings: Mapping[str, Any]) -> LaunchPad:
+    options = {"connect": False} | (settings.get("mongoclient_kwargs") or {})
+    with usable(_uri(settings["host"], settings.get("port")), options):
+        return LaunchPad.from_dict({"strm_lvl": "WARNING", **settings, "mongoclient_kwargs": options})
 
 
 def address(lp: LaunchPad) -> str:
     """The LaunchPad's server as a URI, for messages that mask it."""
-    return str(lp.host) if lp.uri_mode else f"mongodb://{lp.host}:{lp.port}/"
+    return _uri(str(lp.host), lp.port)
+
+
+def _uri(host: str, port: int | None) -> str:
+    if "://" in host:
+        return host
+    name = quote(host, safe="") if host.endswith(".sock") else host
+    return f"mongodb://{name}:{port or 27017}/"
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
     try:
-        settings = read_plain_yaml(file)
+        given = _File.model_validate(read_plain_yaml(file))
         mode = file.stat().st_mode
     except (OSError, PlainYamlError) as error:
         raise LaunchError(f"the LaunchPad file {file} cannot be read: {error}") from error
-    if "host" not in settings:
-        raise LaunchError(f"{file} does not describe a LaunchPad: it has no `host`")
-    if (settings.get("password") or (settings.get("mongoclient_kwargs") or {}).get("password")) and mode & 0o077:
+    except ValidationError as error:
+        raise LaunchError(f"{file} does not describe a LaunchPad: {problems(error)}") from error
+    if (given.password or (given.mongoclient_kwargs or {}).get("password")) and mode & 0o077:
         raise LaunchError(f"{file} holds a password and is open to others; run: chmod 600 {file}")
-    return settings
+    if given.uri_mode and given.name is None:
+        raise LaunchError(f"{file} does not describe a LaunchPad: with `uri_mode` it needs a `name`, of the database")
+    if given.logdir and not Path(given.logdir).is_dir():
+        raise LaunchError(f"{file}: there is no folder {given.logdir}, its `logdir`")
+    return given.model_dump(exclude_unset=True)
 
 
 def write_launchpad(file: Path, settings: Mapping[str, Any]) -> None:

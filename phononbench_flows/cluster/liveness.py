@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ def _same_process(pid: int, started: float) -> bool:
 
 
 def _machine() -> str:
-    """Names this boot of the machine and this container on it: who agrees in it means the same by a process id."""
+    """Names this boot of the machine and this container on it: who agrees in it means the same by a process id.
+
+    Without Linux's files it is the network card's address: names of machines are often those of others, too. Where
+    there is none Python makes one up for each process, and of no other can be told whether it lives.
+    """
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if boot.is_file() and namespace.is_symlink():
         return f"{boot.read_text().strip()} {namespace.readlink()}"
-    return socket.gethostname()
+    return f"{uuid.getnode():012x}"

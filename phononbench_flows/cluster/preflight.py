@@ -24,7 +24,7 @@ from phononbench_flows.flows.step_runs import versions
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.steps import StepError, steps_of
 from phononbench_flows.store import StoreError, cluster_spec, open_store
-from phononbench_flows.store.connection import masked
+from phononbench_flows.store.connection import masked, sentence
 
 _ANSWER_SECONDS = 20.0
 
@@ -91,7 +91,12 @@ def preflight(lp: LaunchPad, fworker: FWorker, store: str | None = None) -> Iter
         return
     yield _launchpad_indexes(lp)
     yield _outputs(SETTINGS.JOB_STORE)
-    kinds = waiting_kinds(lp, fworker)
+    try:
+        kinds = waiting_kinds(lp, fworker)
+    except PyMongoError as error:
+        said = f"the LaunchPad does not say what waits for it: {sentence(error)}"
+        yield Check("worker", State.FAILED, said, "see `query` in my_fworker.yaml, and that MongoDB runs")
+        return
     yield from check_kinds(lp, kinds)
     if not kinds:
         yield _results(cluster_spec(store))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.outcomes import READ, SCREENED, Status
+from phononbench_flows.results.published import Published, published_beside
 from phononbench_flows.steps import Step, StepError, find_step
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class SetStatus:
         per_hour: crystals computed per hour, over the last hour or since the first of them; None if there is none.
         seconds_left: until the rest is done at this rate.
         fireworks: number by FireWorks' state; empty without a LaunchPad.
+        published: what the published rule says of those judged; None where exact frequencies do not decide.
     """
 
     set: str
@@ -48,6 +50,7 @@ class SetStatus:
     per_hour: float | None
     seconds_left: float | None
     fireworks: dict[str, int]
+    published: Published | None = None
 
 
 def set_statuses(store: ResultsStore, lp: LaunchPad | None = None, set_name: str | None = None) -> Iterator[SetStatus]:
@@ -75,6 +78,7 @@ def _status(store: ResultsStore, lp: LaunchPad | None, name: str, protocol_id: s
         per_hour=per_hour,
         seconds_left=pending / per_hour * 3600 if per_hour else None,
         fireworks=_fireworks(lp, name, protocol_id) if lp is not None else {},
+        published=published_beside(store, mine),
     )
 
 

@@ -177,11 +177,15 @@ def look(
         symmetry: operations of the primitive cell.
         tolerance: images whose distances differ by less count as equally near, in Å.
     """
-    phonon = _prepared(guess.cell, q, settings)
-    if len(phonon.supercells_with_displacements or []) > _products(guess, q, symmetry):
+    products = _products(q, symmetry)
+    # A displacement tells at most as many rows of force constants as there are operations: to make those of a large
+    # cell without symmetry takes longer than a call of the potential.
+    phonon = displaced_cells(guess.cell, q, settings) if 3 * len(guess.cell) <= products * len(symmetry) else None
+    if phonon is None or len(phonon.supercells_with_displacements or []) > products:
         found = yield from davidson(guess, q, settings.distance, symmetry)
         if found is not None:
             return found
+    phonon = phonon or displaced_cells(guess.cell, q, settings)
     return (yield from by_displacements(phonon, q, settings, tolerance=tolerance))
 
 
@@ -189,16 +193,18 @@ def cost(guess: Interpolation, q: np.ndarray, symmetry: list[Operation]) -> int:
     """Estimate of a look's evaluations: atoms that go through the potential."""
     n = len(guess.cell)
     order = len(little_group(q, symmetry))
-    return cells_needed(q) * n * min(_products(guess, q, symmetry), -(-6 * n // order))
+    return cells_needed(q) * n * min(_products(q, symmetry), -(-6 * n // order))
 
 
-def _products(guess: Interpolation, q: np.ndarray, symmetry: list[Operation]) -> int:
+def _products(q: np.ndarray, symmetry: list[Operation]) -> int:
     """Calls of the potential that Davidson's method takes, as a rule."""
-    once = sum(min(_PRODUCTS, space.shape[1]) for space in blocks(q, guess.matrices(q)[0], symmetry))
+    real = same_point(2 * q, np.zeros(3))
+    once = sum(min(_PRODUCTS, space.shape[1]) for space in blocks(q, symmetry, real=real))
     return once * (2 if same_point(3 * q, np.zeros(3)) else 1)
 
 
-def _prepared(primitive: PhonopyAtoms, q: np.ndarray, settings: ForceConstantsSettings) -> Phonopy:
+def displaced_cells(primitive: PhonopyAtoms, q: np.ndarray, settings: ForceConstantsSettings) -> Phonopy:
+    """A q-point's smallest supercell with its displacements made."""
     phonon = Phonopy(
         primitive,
         supercell_matrix=smallest_supercell(q, primitive.cell),
@@ -246,7 +252,7 @@ def davidson(
     central = same_point(3 * q, np.zeros(3))
     interpolated = guess.matrices(q)[0]
     interpolated = interpolated.real if wave.is_real else interpolated
-    searches = [_Search.begun(space, interpolated) for space in blocks(q, interpolated, symmetry)]
+    searches = [_Search.begun(space, interpolated) for space in blocks(q, symmetry, real=wave.is_real)]
     evaluations = n_products = 0
     while n_products < _MOST_PRODUCTS * len(searches):
         asking = [search for search in searches if search.waiting]
@@ -289,10 +295,9 @@ class _Search:
     subspace: np.ndarray
     products: np.ndarray
     waiting: list[np.ndarray]
-    theta: float = np.inf
-    error: float = np.inf
+    ritz: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    residuals: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     mode: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    residual: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def begun(cls, space: np.ndarray, interpolated: np.ndarray) -> _Search:
@@ -315,25 +320,41 @@ class _Search:
         """Products (3n, m) of what was asked for."""
         self.products = np.concatenate([self.products, products], axis=1)
         small = self.subspace.conj().T @ self.products
-        ritz, turns = np.linalg.eigh((small + small.conj().T) / 2)
-        self.theta, self.mode = float(ritz[0]), self.subspace @ turns[:, 0]
-        rest = self.products @ turns[:, 0] - self.theta * self.mode
-        self.residual = self.space @ (self.space.conj().T @ rest)
-        length = float(np.linalg.norm(self.residual))
-        complete = self.subspace.shape[1] == self.space.shape[1]
-        gap = max(float(ritz[1] - ritz[0]) if len(ritz) > 1 else length, length)
-        self.error = 0.0 if complete or length < _FLOOR else length**2 / gap
+        self.ritz, turns = np.linalg.eigh((small + small.conj().T) / 2)
+        modes = self.subspace @ turns
+        rest = self.products @ turns - modes * self.ritz
+        self.mode, self.residuals = modes[:, 0], self.space @ (self.space.conj().T @ rest)
+
+    @property
+    def theta(self) -> float:
+        """Lowest squared frequency so far, THz^2."""
+        return float(self.ritz[0])
+
+    def error(self, number: int) -> float:
+        """How far one of the squared frequencies may be from right, THz^2: its residual squared, over the gap."""
+        length = float(np.linalg.norm(self.residuals[:, number]))
+        if self.subspace.shape[1] == self.space.shape[1] or length < _FLOOR:
+            return 0.0
+        gaps = np.abs(np.delete(self.ritz, number) - self.ritz[number])
+        return length**2 / max(float(gaps.min(initial=np.inf if len(gaps) else 0.0)), length)
 
     def decide_next(self, lowest: float) -> None:
-        """One mode more, unless the lowest is right here, or lies above the lowest of all for certain."""
-        right = self.error <= 2 * _ERROR * np.sqrt(max(abs(self.theta), _ERROR))
-        margin = self.theta - lowest - 2 * self.error
-        self.waiting = [] if right or margin > 0 else [self._preconditioned()]
+        """One mode more: for the lowest until it is right or lies above the lowest of all, then for the second.
 
-    def _preconditioned(self) -> np.ndarray:
-        gaps = self.values - self.theta
+        The second has only to show that it will not end below the first.
+        """
+        self.waiting = []
+        error = self.error(0)
+        right = error <= 2 * _ERROR * np.sqrt(max(abs(self.theta), _ERROR))
+        if not right and self.theta - 2 * error <= lowest:
+            self.waiting = [self._preconditioned(0)]
+        elif len(self.ritz) > 1 and self.ritz[1] - 2 * self.error(1) < min(lowest, self.theta):
+            self.waiting = [self._preconditioned(1)]
+
+    def _preconditioned(self, number: int) -> np.ndarray:
+        gaps = self.values - self.ritz[number]
         gaps = np.where(np.abs(gaps) < 0.5, np.copysign(0.5, gaps), gaps)
-        return self.vectors @ ((self.vectors.conj().T @ self.residual) / gaps)
+        return self.vectors @ ((self.vectors.conj().T @ self.residuals[:, number]) / gaps)
 
 
 def _with(subspace: np.ndarray, mode: np.ndarray) -> np.ndarray:

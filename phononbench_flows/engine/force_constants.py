@@ -34,6 +34,8 @@ from phononbench_flows.protocol import ForceConstantsSettings
 # Batches sent off while others are displaced and solved, so that the potential never waits.
 _AHEAD = 3
 
+_ABOVE_ALL = 1e6  # THz^2
+
 PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
 
 
@@ -322,7 +324,7 @@ def _noise(phonon: Phonopy, drift: np.ndarray, measured: np.ndarray, distance: f
 
     ``drift``: forces of a displaced supercell add up to zero; what is left, over the displacement, is as a rule what
     the acoustic modes at Γ would have before the sum rule, its signs at random from atom to atom. ``symmetrisation``:
-    how far that moved the lowest mode, squared, at a q-point that the supercell holds.
+    how far that moved the lowest mode, squared, at a q-point that the supercell holds; at Γ the lowest optical one.
 
     Parameters:
         drift: mean forces that were removed, (n_displacements, 3), eV/Å.
@@ -337,6 +339,17 @@ def _noise(phonon: Phonopy, drift: np.ndarray, measured: np.ndarray, distance: f
 
 
 def frequencies_held(phonon: Phonopy) -> np.ndarray:
-    """Squared frequencies (n_q, n_bands) in THz^2 at the q-points that the supercell holds."""
+    """Squared frequencies (n_q, n_bands) in THz^2 at the q-points that the supercell holds, without acoustic ones at Γ.
+
+    Force constants whose rows alone add up to zero mix acoustic and optical modes there; in the place of the acoustic
+    ones is a number above all others.
+    """
     found = interpolation(phonon, tolerance=phonon.symmetry.tolerance, take_out_rotations=False)
-    return found.eigenvalues(commensurate_points(found.supercell))
+    points = commensurate_points(found.supercell)
+    matrices = found.matrices(points)
+    masses = found.cell.masses
+    acoustic = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
+    optical = np.eye(len(acoustic)) - acoustic @ acoustic.T
+    gamma = int(np.abs(points).max(axis=1).argmin())
+    matrices[gamma] = optical @ matrices[gamma] @ optical + _ABOVE_ALL * acoustic @ acoustic.T
+    return np.linalg.eigvalsh(matrices)

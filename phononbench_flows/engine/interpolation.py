@@ -18,6 +18,7 @@ from phonopy import Phonopy
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import ShortestPairs
+from scipy.linalg import lu_factor, lu_solve
 
 THZ2 = float(get_physical_units().DefaultToTHz) ** 2
 """From eV/Å^2/amu to THz^2."""
@@ -97,13 +98,17 @@ class Interpolation:
         likely with their length, zero at the q-points that the supercell holds: its most likely values are those of
         kriging. Weights are real and depend on distances alone, so that matrices stay Hermitian and keep the symmetry.
         """
-        held = commensurate_points(self.supercell)
-        there = np.concatenate([held, [each.q for each in self.known]])
+        features, factors = self._kriging
+        return np.asarray(lu_solve(factors, features @ self._features(points).T)[-len(self.known) :].T)
+
+    @cached_property
+    def _kriging(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Features of the q-points that the supercell holds and of the known ones; factors of their kernel."""
+        there = np.concatenate([commensurate_points(self.supercell), [each.q for each in self.known]])
         features = self._features(there)
         kernel = features @ features.T
         kernel[np.diag_indices_from(kernel)] += _JITTER * kernel[0, 0]
-        solved = np.linalg.solve(kernel, features @ self._features(points).T)
-        return solved[len(held) :].T
+        return features, lu_factor(kernel)
 
     def _features(self, points: np.ndarray) -> np.ndarray:
         vectors, scale = self._reach

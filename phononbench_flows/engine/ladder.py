@@ -24,6 +24,7 @@ from phononbench_flows.engine.interpolation import (
     commensurate_points,
     interpolation,
     same_point,
+    shortest_vectors,
     signed_root,
 )
 from phononbench_flows.engine.layers import BULK, Periodicity
@@ -35,6 +36,7 @@ from phononbench_flows.stability import is_imaginary
 _TOGETHER = 4  # labelled points that are looked at side by side
 _ACOUSTIC = 3
 _LAYERS = 2
+_IN_PLANE = 1e-6
 _PARTS = ("molecules", "chains")
 
 
@@ -97,7 +99,9 @@ class _Climb:
     plane: np.ndarray | None
     interpolation: Interpolation
     symmetry: list[Operation]
+    memory: Sequence[Exact] = ()
     seen: list[Seen] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     spent: int = 0
 
     @cached_property
@@ -119,6 +123,18 @@ class _Climb:
     def first_cost(self) -> int:
         """Evaluations of the first force constants."""
         return self.constants.n_displacements * self.constants.array.shape[1]
+
+    @property
+    def image_distance(self) -> float:
+        """Length of the first supercell's shortest lattice vector, within the plane for layers, Å."""
+        cell = self.interpolation.cell.cell
+        reduced = shortest_vectors(self.interpolation.supercell.T @ cell)
+        steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        vectors = np.delete(steps, len(steps) // 2, axis=0) @ reduced
+        if self.plane is not None:
+            across = vectors @ np.linalg.inv(self.plane @ cell)[:, 2]
+            vectors = vectors[np.abs(across) < _IN_PLANE]
+        return float(np.linalg.norm(vectors, axis=1).min())
 
     @property
     def lowest(self) -> float:
@@ -147,10 +163,12 @@ class _Climb:
     ) -> Generator[list[PhonopyAtoms], list[Answer], None]:
         """Dialogue: look at some points side by side, and let the interpolation pass through what is found."""
         guess = self.interpolation
-        dialogues = [
-            look(guess, q, self.displacement, self.symmetry, tolerance=self.settings.tolerance) for q, _ in points
-        ]
-        found = yield from side_by_side(dialogues)
+        remembered = [next((each for each in self.memory if same_point(q, each.known.q)), None) for q, _ in points]
+        new = [point for point, exact in zip(points, remembered, strict=True) if exact is None]
+        self.asked = [_named(q, label) for q, label in new]
+        looks = [look(guess, q, self.displacement, self.symmetry, tolerance=self.settings.tolerance) for q, _ in new]
+        computed = iter((yield from side_by_side(looks)))
+        found = [next(computed) if exact is None else exact for exact in remembered]
         for (q, label), exact in zip(points, found, strict=True):
             self.seen.append(Seen(q, label, float(guess.frequencies(q)[0, 0]), exact))
             self.spent += exact.evaluations
@@ -169,6 +187,7 @@ def climb(
     *,
     noise: float,
     connected: Periodicity = BULK,
+    memory: Sequence[Exact] = (),
 ) -> Generator[list[PhonopyAtoms], list[Answer], Climbed]:
     """Dialogue: take a crystal up the ladder.
 
@@ -179,18 +198,43 @@ def climb(
         noise: no frequency counts as imaginary above minus this, in THz.
         connected: directions in which the crystal goes on, in the primitive cell. Layers are looked at in their plane
             alone: across a gap that the potential does not see, frequencies do not depend on q.
+        memory: what was found before at some q-points, which is not computed again.
     """
-    climber = begin(constants, displacement, settings, noise=noise, plane=connected.basis)
-    missing: list[str] = []
-    if connected.dimension < _LAYERS:
-        missing = [f"anything: its parts are {_PARTS[connected.dimension]}, for which phonons of a crystal say little"]
-        return _climbed(climber, missing, {})
-    if not climber.is_proven:
-        yield from _labelled(climber)
-    if not climber.is_proven:
-        missing = yield from _minima(climber)
-    amplitudes = yield from _by_two_displacements(climber)
-    return _climbed(climber, missing, amplitudes)
+    climber = _begun(constants, displacement, settings, noise=noise, connected=connected, memory=memory)
+    return _climbed(climber, *(yield from _rungs(climber, connected)))
+
+
+def climb_from_memory(
+    constants: ForceConstants,
+    settings: ExactLooksSettings,
+    *,
+    noise: float,
+    connected: Periodicity = BULK,
+    memory: Sequence[Exact] = (),
+) -> Climbed:
+    """As far up the ladder as one comes without a potential; what it would ask for next is ``missing``."""
+    climber = _begun(constants, ForceConstantsSettings(), settings, noise=noise, connected=connected, memory=memory)
+    rungs = _rungs(climber, connected)
+    try:
+        next(rungs)
+    except StopIteration as end:
+        return _climbed(climber, *end.value)
+    return _climbed(climber, climber.asked, {})
+
+
+def _begun(
+    constants: ForceConstants,
+    displacement: ForceConstantsSettings,
+    settings: ExactLooksSettings,
+    *,
+    noise: float,
+    connected: Periodicity,
+    memory: Sequence[Exact],
+) -> _Climb:
+    """A crystal before its first look."""
+    start = interpolation(constants.phonopy(), tolerance=settings.tolerance)
+    symmetry = operations(start.cell, constants.symprec)
+    return _Climb(constants, displacement, settings, noise, connected.basis, start, symmetry, memory)
 
 
 def _climbed(climber: _Climb, missing: list[str], amplitudes: dict[float, float]) -> Climbed:
@@ -205,25 +249,32 @@ def _climbed(climber: _Climb, missing: list[str], amplitudes: dict[float, float]
     )
 
 
-def begin(
-    constants: ForceConstants,
-    displacement: ForceConstantsSettings,
-    settings: ExactLooksSettings,
-    *,
-    noise: float,
-    plane: np.ndarray | None = None,
-) -> _Climb:
-    """A crystal before its first look."""
-    phonon = constants.phonopy()
-    start = interpolation(phonon, tolerance=settings.tolerance)
-    symmetry = operations(start.cell, constants.symprec)
-    return _Climb(constants, displacement, settings, noise, plane, start, symmetry)
+def _rungs(
+    climber: _Climb, connected: Periodicity
+) -> Generator[list[PhonopyAtoms], list[Answer], tuple[list[str], dict[float, float]]]:
+    """Dialogue: gives what is missing in the end, and the lowest mode by two displacements."""
+    missing: list[str] = []
+    if connected.dimension < _LAYERS:
+        parts = _PARTS[connected.dimension]
+        return [f"anything: the crystal is made of {parts}, and phonons say little of how they lie"], {}
+    if not climber.is_proven:
+        yield from _labelled(climber)
+    if not climber.is_proven:
+        missing = yield from _minima(climber)
+    return missing, (yield from _by_two_displacements(climber))
+
+
+def _named(q: np.ndarray, label: str | None) -> str:
+    where = ", ".join(f"{round(x, 6) + 0.0:.4g}" for x in q)
+    return f"{label} = ({where})" if label else f"q = ({where})"
 
 
 def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], None]:
-    """Look at labelled points and middles, the softest first, as long as they cost little beside the first rung."""
+    """Look at labelled points and middles, the softest first: at all of them if the first supercell is small."""
     settings = climber.settings
-    allowance = max(settings.labelled_evaluations, settings.labelled_share * climber.first_cost)
+    allowance = settings.labelled_share * climber.first_cost
+    if climber.image_distance < settings.image_distance:
+        allowance = max(allowance, settings.labelled_evaluations)
     waiting: dict[tuple[float, ...], tuple[np.ndarray, str | None]] = {}
     for label, point in labelled_points(climber.interpolation.cell).items():
         q = climber.in_plane(point)
@@ -269,8 +320,7 @@ def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list
         if climber.spent + cost(climber.interpolation, points[k], climber.symmetry) > allowance:
             if not is_imaginary(lowest[k], -climber.noise):  # only near zero: nothing says that it is imaginary
                 return []
-            where = ", ".join(f"{x:.4g}" for x in points[k])
-            return [f"the interpolated minimum of {lowest[k]:.3g} THz at q = ({where})"]
+            return [f"the interpolated minimum of {lowest[k]:.3g} THz at {_named(points[k], None)}"]
         yield from climber.look_at([(points[k], None)])
         if climber.is_proven:
             return []
@@ -293,6 +343,7 @@ def _by_two_displacements(climber: _Climb) -> Generator[list[PhonopyAtoms], list
     if not is_imaginary(abs(frequency), climber.settings.low):
         return {}
     distances = climber.settings.displacements
+    climber.asked = [f"the mode of {frequency:.3g} THz at {_named(q, None)}, by two displacements"]
     squares = yield from side_by_side([rayleigh(climber.interpolation.cell, q, mode, each) for each in distances])
     return {each: float(signed_root(np.array(square))) for each, square in zip(distances, squares, strict=True)}
 

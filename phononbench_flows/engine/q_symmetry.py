@@ -16,7 +16,7 @@ from phonopy.structure.symmetry import Symmetry
 
 from phononbench_flows.engine.interpolation import Known, same_point
 
-_SAME_SPECTRUM = 1e-4  # THz^2
+_SAME_SPECTRUM = 1e-6
 _SAME_EIGENVALUE = 1e-6
 
 
@@ -87,31 +87,34 @@ def little_group(q: np.ndarray, symmetry: list[Operation]) -> list[Operation]:
     return [operation for operation in symmetry if same_point(operation.reciprocal @ q, q)]
 
 
-def blocks(q: np.ndarray, matrix: np.ndarray, symmetry: list[Operation]) -> list[np.ndarray]:
+def blocks(q: np.ndarray, symmetry: list[Operation], *, real: bool = False) -> list[np.ndarray]:
     """Subspaces (3n, m) whose modes no matrix with this symmetry couples; those that only repeat another are left out.
 
     Any combination H of the operations' matrices commutes with D(q); for one at random, the eigenspaces of H are the
-    rows of the irreducible representations. Rows of the same one have the same spectrum, and one of them is enough.
+    rows of the irreducible representations. Rows of the same one have the same spectrum whatever D(q) is, and one of
+    them is enough: a matrix at random with the symmetry tells which they are.
 
     Parameters:
         q: (3,).
-        matrix: a dynamical matrix at q, (3n, 3n); real where the subspaces are to be so.
+        symmetry: operations of the crystal.
+        real: whether 2q is a reciprocal lattice vector, where D(q) is real, and the subspaces are to be so.
     """
-    group = little_group(q, symmetry)
-    real = not np.iscomplexobj(matrix)
-    if len(group) == 1:
-        return [np.eye(len(matrix), dtype=matrix.dtype)]
-    draws = np.random.default_rng(0).normal(size=(len(group), 2))
-    combined = np.zeros(matrix.shape, dtype=complex)
-    for operation, (a, b) in zip(group, draws, strict=True):
-        combined += (a + (0 if real else 1j * b)) * operation.matrix(q)
-    hermitian = (combined.real if real else combined) / len(group)
-    values, vectors = np.linalg.eigh(hermitian + hermitian.conj().T)
+    turns = [operation.matrix(q) for operation in little_group(q, symmetry)]
+    turns = [turn.real for turn in turns] if real else turns
+    size = len(turns[0])
+    if len(turns) == 1:
+        return [np.eye(size, dtype=turns[0].dtype)]
+    random = np.random.default_rng(0)  # the same numbers each time: a result does not depend on chance
+    weights = random.normal(size=len(turns)) + (0 if real else 1j * random.normal(size=len(turns)))
+    combined = np.tensordot(weights, turns, axes=1) / len(turns)
+    any_matrix = random.normal(size=(size, size)) + (0 if real else 1j * random.normal(size=(size, size)))
+    symmetric = sum(turn @ (any_matrix + any_matrix.conj().T) @ turn.conj().T for turn in turns) / len(turns)
+    values, vectors = np.linalg.eigh(combined + combined.conj().T)
     cuts = np.flatnonzero(np.diff(values) > _SAME_EIGENVALUE) + 1
     found: list[np.ndarray] = []
     spectra: list[np.ndarray] = []
     for subspace in np.split(vectors, cuts, axis=1):
-        spectrum = np.linalg.eigvalsh(subspace.conj().T @ matrix @ subspace)
+        spectrum = np.linalg.eigvalsh(subspace.conj().T @ symmetric @ subspace)
         if not any(len(spectrum) == len(s) and np.abs(spectrum - s).max() < _SAME_SPECTRUM for s in spectra):
             found.append(subspace)
             spectra.append(spectrum)

@@ -13,11 +13,13 @@ from typing import Literal
 import numpy as np
 from phonopy import Phonopy
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
 from phononbench_flows.engine.paths import Walk, released_walk, walk
+from phononbench_flows.engine.q_symmetry import operations
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import SpectrumSettings
 
@@ -92,6 +94,24 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
         gamma_optical=float(optical.min()) if len(optical) else None,
         seconds=time.perf_counter() - began,
     )
+
+
+def mesh_points(cell: PhonopyAtoms, mesh: tuple[int, int, int], symprec: float) -> np.ndarray:
+    """The q-points (n, 3) of a regular mesh with Gamma in it, one of those that symmetry makes of each other.
+
+    Parameters:
+        symprec: distance at which symmetry is looked for, Å.
+    """
+    numbers = np.array(mesh)
+    steps = np.stack(np.meshgrid(*map(np.arange, mesh), indexing="ij"), axis=-1).reshape(-1, 3)
+    first = np.arange(len(steps))
+    for operation in operations(cell, symprec):
+        turned = (steps / numbers) @ operation.reciprocal.T * numbers
+        whole = np.rint(turned).astype(int)
+        if np.abs(turned - whole).max() < _SAME_Q * numbers.max():  # else it takes the mesh elsewhere
+            for image in (whole, -whole):
+                first = np.minimum(first, np.ravel_multi_index(tuple((image % numbers).T), mesh))
+    return np.asarray(steps[np.unique(first)] / numbers)
 
 
 def bands_along(path: Walk, frequencies: np.ndarray, basis: np.ndarray) -> Bands:

@@ -15,13 +15,13 @@ from phononbench_flows import potentials
 from phononbench_flows.engine.batch import Budget
 from phononbench_flows.flows import machine
 from phononbench_flows.flows.step_runs import run_step
-from phononbench_flows.protocol import PRESETS, Protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
 from phononbench_flows.steps import Tools, find_step, references
 from phononbench_flows.store import open_store
 
 
-def _paper() -> dict[str, Any]:
-    return PRESETS["paper"].model_dump(mode="json")
+def _default_protocol() -> dict[str, Any]:
+    return PRESETS[DEFAULT_PROTOCOL].model_dump(mode="json")
 
 
 @dataclass
@@ -41,7 +41,7 @@ class StepMaker(Maker):
 
     name: str = "step"
     step: str = "relaxation"
-    protocol: dict[str, Any] = field(default_factory=_paper)
+    protocol: dict[str, Any] = field(default_factory=_default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
     potential: str | None = None
     potential_settings: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class ChunkMaker(Maker):
     """
 
     name: str = "stability of a chunk"
-    protocol: dict[str, Any] = field(default_factory=_paper)
+    protocol: dict[str, Any] = field(default_factory=_default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
     potential: str = potentials.DEFAULT
     potential_settings: dict[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.flows import machine
 from phononbench_flows.judging import JudgedCrystal, judge
-from phononbench_flows.protocol import Protocol, load_protocol
+from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.stability import Look
 
 
@@ -56,7 +56,7 @@ class StabilityMaker(Maker):
 
     name: str = "stability"
     potential: str = potentials.DEFAULT
-    protocol: str | dict[str, Any] = "paper"
+    protocol: str | dict[str, Any] = DEFAULT_PROTOCOL
     potential_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     batch_atoms: int | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.files import at_home
 
 if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
@@ -137,7 +138,7 @@ def package_file(package: str, relative: str) -> Callable[[], Path]:
 
 def given_file(path: Path) -> Callable[[], Path]:
     """For :attr:`Source.checkpoint`, where the user names the file."""
-    return lambda: path.expanduser().absolute()
+    return lambda: at_home(path).absolute()
 
 
 def without_heads(family: str, path: Path, head: str) -> None:

@@ -11,7 +11,7 @@ const FATES = {
   rejected: "#cc79a7", known: "#56b4e9", duplicate: "#a8d8ee", not_handed_in: "#b8bec6",
 };
 const Q_NAMES = {
-  judged: "where the protocol looks", path: "on the path", commensurate: "at commensurate q-points", mesh: "on the mesh",
+  verdict: "exact: the verdicts", judged: "where the protocol looks", path: "on the path", commensurate: "at commensurate q-points", mesh: "on the mesh",
 };
 
 async function loadPlotly() {
@@ -124,6 +124,27 @@ function breakdownChart(place, table, by, order) {
   return draw(place, traces, {
     scattermode: "group", scattergap: 0.3, xaxis: { type: "category", title: { text: forPlotly(table.labels[by]) } },
     yaxis: { title: { text: "stable per relaxed (%)" }, range: [-3, 103] }, showlegend: names.length > 1,
+  });
+}
+
+// The published rule, the cured interpolation and exact frequencies beside each other.
+function rulesChart(place, table, by, set) {
+  const rows = table.data.set.flatMap((name, row) => (set === null || name === set ? [row] : []));
+  const palette = PALETTES[document.documentElement.dataset.theme];
+  const looks = { by_rule: [4, "diamond"], by_cured: [2, "square"], by_exact: [0, "circle"] };
+  const traces = Object.entries(looks).map(([rule, [place, symbol]]) => {
+    const rate = (key) => rows.map((row) => (table.data[key][row] === null ? null : 100 * table.data[key][row]));
+    const [y, low, high] = [rule, `${rule}_low`, `${rule}_high`].map(rate);
+    return {
+      name: table.labels[rule], mode: "markers", x: rows.map((row) => forPlotly(table.data[by][row])), y, marker: { size: 9, color: palette[place], symbol },
+      error_y: { type: "data", symmetric: false, array: y.map((v, i) => high[i] - v), arrayminus: y.map((v, i) => v - low[i]), thickness: 1.6, width: 4 },
+      customdata: rows.map((row) => table.data.relaxed[row]),
+      hovertemplate: "%{fullData.name}, %{x}: %{y:.1f} % of %{customdata:,} relaxed<extra></extra>",
+    };
+  });
+  return draw(place, traces, {
+    scattermode: "group", scattergap: 0.3, xaxis: { type: "category", title: { text: forPlotly(table.labels[by]) } },
+    yaxis: { title: { text: "stable per relaxed (%)" }, range: [-3, 103] },
   });
 }
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 BY = {"crystal_system": "crystal system", "nelements": "number of elements"}
 """Properties of crystals that rates are broken down by, and their names."""
+RULES_BY = {
+    "crystal_system": "crystal system",
+    "operations": "symmetry operations",
+    "cell": "cell size",
+}
+"""Properties that the published rule and exact frequencies are compared by, and their names."""
 _DRAWN = 40  # values of a condition: more of them are a table, but no figure
 
 
@@ -39,19 +45,16 @@ class Content:
     by: str | None = None
 
 
-def gather(crystals: Crystals, thresholds: Sequence[float]) -> dict[str, Content]:
-    """The tables of a report by name, in order; those that would have no rows are left out.
-
-    Args:
-        crystals: what is counted.
-        thresholds: those of the protocol in THz, where the rate by threshold is taken besides at ``THRESHOLDS``.
-    """
+def gather(crystals: Crystals) -> dict[str, Content]:
+    """The tables of a report by name, in order; those that would have no rows are left out."""
     funnels = frames.funnel_table(crystals)
-    by_threshold = _thresholds(crystals, funnels, sorted({*frames.THRESHOLDS, *thresholds}, reverse=True))
+    thresholds = {*frames.THRESHOLDS, *crystals.judged_at.thresholds}
+    by_threshold = _thresholds(crystals, funnels, sorted(thresholds, reverse=True))
     sets = crystals.sets.values()
     found = {
         "leaderboard": Content("From generation to stability", funnels, plots.rates_plot),
         "funnel": Content("What became of the crystals generated", funnels, plots.funnel_plot),
+        **(rules(crystals) if crystals.judged_at.exact else {}),
         "ranking": Content("Where the ranking depends on the denominator", frames.ranking_turns(funnels)),
         "thresholds": Content("The rate by threshold", by_threshold, plots.threshold_plot),
         "comparison": Content("Every two sets compared", frames.pair_table(funnels)),
@@ -66,6 +69,16 @@ def gather(crystals: Crystals, thresholds: Sequence[float]) -> dict[str, Content
         "generation_speed": Content("Generation speed", frames.speed_table(sets).dropna(thresh=2)),
     }
     return {name: content for name, content in found.items() if len(content.table)}
+
+
+def rules(crystals: Crystals) -> dict[str, Content]:
+    """The published rule, the cured interpolation and exact frequencies beside each other, by name."""
+    found = {"rules": Content("Interpolation or instability", frames.rules_table(crystals), plots.rules_plot)}
+    for by, name in RULES_BY.items():
+        title = f"Interpolation or instability, by {name}"
+        found[f"rules_by_{by}"] = Content(title, frames.rules_table(crystals, by), partial(plots.rules_plot, by=by))
+    found["disputed"] = Content("Crystals in dispute with the published rule", frames.disputed_table(crystals))
+    return found
 
 
 def _thresholds(crystals: Crystals, funnels: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:

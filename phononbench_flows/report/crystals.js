@@ -2,16 +2,19 @@
 
 const PAGE = 50;
 const COLUMNS = [
-  ["id", "Crystal"], ["formula", "Formula"], ["set", "Set"], ["status", "Status"], ["lowest", "Lowest (THz)"],
+  ["id", "Crystal"], ["formula", "Formula"], ["set", "Set"], ["status", "Status"], ["published", "Published rule"], ["lowest", "Lowest (THz)"],
   ["natoms", "Atoms"], ["number", "Space group"], ["reason", "Reason"],
 ];
+const LOOKS = ["point", "q", "interpolated (THz)", "exact (THz)", "cell (atoms)"];
 const NUMERIC = new Set(["lowest", "natoms"]);
-const FILTERS = { set: "filter-set", status: "filter-status", system: "filter-system" };
+const FILTERS = { set: "filter-set", status: "filter-status", system: "filter-system", published: "filter-published" };
 
 class Crystals {
   constructor(data) {
     this.data = data;
     this.columns = data.crystals;
+    this.rules = this.columns.published; // at each threshold of the published rule
+    this.columns.published = this.rules.map(([strict]) => strict ?? null);
     this.total = this.columns.id.length;
     this.structureAt = beginnings(this.columns.size);
     const places = Object.keys(data.bands).map(Number).sort((a, b) => a - b);
@@ -36,6 +39,7 @@ class Crystals {
     const options = (values, all) => [["", all], ...values.map((value) => [value, value])];
     fillSelect(byId("filter-set"), options(every("set"), "all sets"));
     fillSelect(byId("filter-status"), options(every("status"), "any"));
+    fillSelect(byId("filter-published"), options(every("published"), "any"));
     fillSelect(byId("filter-system"), options(every("system"), "any"));
     fillSelect(byId("filter-element"), options([...new Set(this.columns.elements.flat())].sort(), "any"));
     const head = COLUMNS.map(([name, label]) => {
@@ -140,6 +144,7 @@ class Crystals {
     const place = this.rows.indexOf(row);
     byId("detail-previous").disabled = place <= 0;
     byId("detail-next").disabled = place < 0 || place === this.rows.length - 1;
+    byId("looks").replaceChildren(...this.looks(row));
     byId("facts").replaceChildren(...this.facts(row).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
     if (!byId("detail").open) byId("detail").showModal();
     await plotly;
@@ -150,11 +155,13 @@ class Crystals {
     const value = (name) => this.columns[name][row];
     const frequency = (name) => (value(name) === null ? null : `${precise(value(name))} THz`);
     const q = value("q") && ` at q = (${value("q").map((x) => minus(String(Number(x.toFixed(3))))).join(", ")})`;
+    const [strict, lenient] = this.rules[row];
     return [
-      ["set", value("set")],
+      ["set", value("set")], ...this.exactFacts(row),
+      ["published rule", strict === undefined ? null : `${strict} at −0.001 THz, ${lenient} at −0.1 THz, on the interpolated path`],
       ["reason", value("reason")], ["detail", value("detail")],
       ["duplicate of", value("duplicate_of")], ["known as", value("known_as")],
-      ["lowest frequency", value("lowest") === null ? null : frequency("lowest") + (q ?? "")],
+      [this.data.exact ? "lowest exact frequency" : "lowest frequency", value("lowest") === null ? null : frequency("lowest") + (q ?? "")],
       ["on the path", frequency("path")], ["at commensurate q-points", frequency("commensurate")], ["on the mesh", frequency("mesh")],
       ["space group", value("number") === null ? null : `${value("space_group")} (${value("number")}), ${value("system").toLowerCase()}`],
       ["atoms in the cell", value("natoms")],
@@ -163,11 +170,32 @@ class Crystals {
     ].filter(([, text]) => text !== null).map(([name, text]) => [name, String(text)]);
   }
 
+  // What is known where exact frequencies decide.
+  exactFacts(row) {
+    if (!this.data.exact) return [];
+    const said = (name, unit) => (this.columns[name][row] === null ? null : `${minus(String(Number(this.columns[name][row].toPrecision(4))))} ${unit}`);
+    return [
+      ["verdict", this.columns.why[row]], ["lowest, cured interpolation", said("cured", "THz")],
+      ["noise", said("noise", "THz")], ["softest elastic wave", said("wave", "GPa")],
+      ["bulk modulus", said("bulk", "GPa")], ["shear modulus", said("shear", "GPa")],
+    ];
+  }
+
+  looks(row) {
+    const found = this.data.exact ? this.columns.looks[row] : [];
+    if (found.length === 0) return [];
+    const point = (q) => `(${q.map((x) => minus(String(Number(x.toFixed(4))))).join(", ")})`;
+    const lines = found.map(([label, q, before, exact, atoms]) => [label, point(q), before === null ? "" : precise(before), precise(exact), String(atoms)]);
+    const cells = (tag, texts) => element("tr", {}, ...texts.map((text, place) => element(tag, { class: place > 1 ? "number" : "" }, text)));
+    return [element("h3", {}, "Exact frequencies"), element("div", { class: "scroll" }, element("table", {},
+      element("thead", {}, cells("th", LOOKS)), element("tbody", {}, ...lines.map((line) => cells("td", line)))))];
+  }
+
   async drawBands(row) {
     const [chart, note] = [byId("bands-chart"), byId("bands-note")];
     chart.hidden = !this.bandsAt.has(row);
     if (chart.hidden) {
-      const judged = this.columns.lowest[row] !== null;
+      const judged = this.columns.path[row] !== null;
       note.textContent = judged
         ? `Its band structure is not among the ${count(this.bandsAt.size)} in this page. It is drawn by: phononbench show ${this.columns.id[row]}`
         : `It has no phonons: ${this.columns.status[row]}.`;
@@ -195,6 +223,6 @@ class Crystals {
       dot.style.background = this.data.elements[symbol].colour;
       return element("span", { class: "atom" }, dot, symbol);
     });
-    note.replaceChildren(...legend, this.columns.lowest[row] === null ? "as read" : "relaxed");
+    note.replaceChildren(...legend, this.columns.path[row] === null ? "as read" : "relaxed");
   }
 }

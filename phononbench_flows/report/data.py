@@ -12,9 +12,10 @@ import pandas as pd
 
 from phononbench_flows.documents import BlobRef
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.outcomes import COUNTED, Status
+from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
 from phononbench_flows.report.contents import Content
+from phononbench_flows.stability import CURED, EXACT, Assessment, Evidence, explain, published_at
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables.files import heading
 from phononbench_flows.tables.frames import ranking_turns, total
@@ -43,6 +44,8 @@ _FIELDS = {
     "q": "minimum.q",
     "energy": "relaxation.energy_per_atom",
 }
+_BY_EXACT = ("why", "looks", "cured", "noise", "wave", "bulk", "shear")
+"""Further columns where exact frequencies decide, of which ``lowest`` and ``q`` are then the lowest's."""
 _LOT = 256  # crystals in memory at once
 _CURVE = ("stable", *(f"per_{what}{end}" for what in ("relaxed", "generated") for end in ("", "_low", "_high")))
 
@@ -66,33 +69,41 @@ class PageData:
     n_judged: int
 
 
-def page_data(
-    store: ResultsStore, crystals: Crystals, contents: Mapping[str, Content], thresholds: list[float], n_bands: int
-) -> PageData:
+def page_data(store: ResultsStore, crystals: Crystals, contents: Mapping[str, Content], n_bands: int) -> PageData:
     """Everything that the page shows of these crystals.
 
     Args:
         store: where their documents and band structures are.
         crystals: what is shown.
         contents: the tables over them.
-        thresholds: those of the protocol in THz, the deciding one first.
         n_bands: number of band structures to put in, at most.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in _FIELDS}
+    exact = crystals.judged_at.exact
+    columns: dict[str, list[Any]] = {name: [] for name in (*_FIELDS, "published", *(_BY_EXACT if exact else ()))}
     structures: list[bytes] = []
     refs: list[BlobRef | None] = []
     paths = {name: field.split(".") for name, field in _FIELDS.items()}
     wanted = [*_FIELDS.values(), "relaxed_structure", "arrays.band_structure"]
+    if exact:  # all of the evidence, and not parts of it besides
+        wanted = [field for field in wanted if not field.startswith("evidence.")]
+        wanted += ["evidence", "assessments", "results.elasticity"]
     newest = ""
     for document, structure in _with_structures(
         store.query(_criteria(crystals), [*wanted, "updated_at"], sort={"id": 1}), store
     ):
         for name, path in paths.items():
             columns[name].append(_rounded(_at(document, path)))
+        columns["published"].append(_published(columns["path"][-1]))
+        if exact:
+            found = _by_exact(document)
+            columns["lowest"][-1], columns["q"][-1] = (_rounded(found.pop(name)) for name in ("lowest", "q"))
+            for name, value in found.items():
+                columns[name].append(_rounded(value))
         structures.append(structure_bytes(structure))
         ref = document["arrays"].get("band_structure")
         refs.append(BlobRef.model_validate(ref) if ref else None)
         newest = max(newest, document.get("updated_at") or "")
+    thresholds = list(crystals.judged_at.thresholds)
     threshold = thresholds[0] if thresholds else 0.0
     chosen = _chosen(columns, refs, threshold, n_bands)
     headers, parts = {}, []
@@ -107,7 +118,9 @@ def page_data(
         "newest": newest,
         "sets": [found.model_dump(mode="json", exclude={"updated_at"}) for found in crystals.sets.values()],
         "overall": {name: _plain(value) for name, value in total(contents["leaderboard"].table).items()},
-        "thresholds": _thresholds(contents.get("thresholds"), thresholds),
+        "thresholds": _thresholds(contents.get("thresholds"), thresholds, contents["leaderboard"].table, exact),
+        "exact": exact,
+        "rules": {name: content.table.columns[1] for name, content in contents.items() if name.startswith("rules_by_")},
         "tables": {name: _table(content) for name, content in contents.items() if name != "thresholds"},
         "breakdowns": {name: content.by for name, content in contents.items() if content.by},
         "elements": {symbol: asdict(look) for symbol, look in element_looks().items()},
@@ -138,11 +151,29 @@ def _criteria(crystals: Crystals) -> dict[str, Any]:
     return COUNTED | {"set": {"$in": list(crystals.sets)}, "protocol_id": crystals.judge.protocol_id}
 
 
-def protocol_thresholds(store: ResultsStore, crystals: Crystals) -> list[float]:
-    """The thresholds that these crystals were judged at in THz, the deciding one first; none if none was judged."""
-    judged = {"status": {"$in": [Status.STABLE.value, Status.UNSTABLE.value]}}
-    document = next(store.query(_criteria(crystals) | judged, ["assessments"], limit=1), None)
-    return [each["threshold"] for each in document["assessments"] if each["fixed"]] if document else []
+def _published(lowest: float | None) -> list[str]:
+    """What the published rule says where this is the lowest frequency on the path, at each of its thresholds."""
+    return [] if lowest is None else [stability.value for stability in published_at(lowest).values()]
+
+
+def _by_exact(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict in a sentence, exact looks as [point, q, interpolated, exact, atoms], and elastic moduli in GPa."""
+    evidence = Evidence.model_validate(document["evidence"])
+    assessments = [Assessment.model_validate(each) for each in document["assessments"][:1]]
+    looks = sorted(evidence.exact, key=lambda look: look.frequency)
+    elasticity = (document.get("results") or {}).get("elasticity") or {}
+    cured, exact = (evidence.looks.get(place) for place in (CURED, EXACT))
+    return {
+        "why": explain(evidence, assessments[0]) if assessments else None,
+        "looks": [[look.label or "", look.q, look.interpolated, look.frequency, look.natoms] for look in looks],
+        "cured": cured.frequency if cured else None,
+        "lowest": exact.frequency if exact else None,
+        "q": exact.q if exact else None,
+        "noise": evidence.noise,
+        "wave": evidence.elastic.lowest if evidence.elastic else None,
+        "bulk": (elasticity.get("bulk_modulus") or {}).get("vrh"),
+        "shear": (elasticity.get("shear_modulus") or {}).get("vrh"),
+    }
 
 
 def _at(document: Mapping[str, Any], path: list[str]) -> Any:
@@ -191,14 +222,19 @@ def _plain(value: Any) -> Any:
     return _rounded(value.item() if hasattr(value, "item") else value)
 
 
-def _thresholds(content: Content | None, thresholds: list[float]) -> dict[str, Any]:
-    """For every kind of q-points, the rates of every set along one list of thresholds, and where the ranking turns."""
+def _thresholds(content: Content | None, thresholds: list[float], funnels: pd.DataFrame, exact: bool) -> dict[str, Any]:
+    """For every kind of q-points, the rates of every set along one list of thresholds, and where the ranking turns.
+
+    Where exact frequencies decide, ``verdict`` takes the place of the judged ones: its rates know no threshold.
+    """
     if content is None:
         return {"grid": [], "protocol": thresholds, "kinds": {}}
     table = content.table
     grid = list(dict.fromkeys(table["threshold_thz"]))
-    kinds: dict[str, Any] = {}
+    kinds: dict[str, Any] = {"verdict": _verdicts(funnels, len(grid))} if exact else {}
     for kind, rows in table.groupby("q_points", sort=False):
+        if exact and kind == "judged":
+            continue
         curves = {
             name: {column: [_plain(value) for value in curve[column]] for column in _CURVE}
             for name, curve in rows.groupby("set", sort=False)
@@ -207,3 +243,11 @@ def _thresholds(content: Content | None, thresholds: list[float]) -> dict[str, A
         turns = [list(ranking_turns(rates[rates["threshold_thz"] == threshold])["warning"]) for threshold in grid]
         kinds[str(kind)] = {"curves": curves, "turns": turns}
     return {"grid": grid, "protocol": thresholds, "kinds": kinds}
+
+
+def _verdicts(funnels: pd.DataFrame, number: int) -> dict[str, Any]:
+    """The rates by the crystals' own verdicts, the same at so many thresholds."""
+    curves = {
+        row["set"]: {column: [_plain(row[column])] * number for column in _CURVE} for row in funnels.to_dict("records")
+    }
+    return {"curves": curves, "turns": [list(ranking_turns(funnels)["warning"])] * number}

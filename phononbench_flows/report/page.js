@@ -52,6 +52,10 @@ function showBoard(data) {
     const about = ["model", "training_set", "condition"].map((key) => table[key][row]).filter(Boolean).join(", ");
     const rates = ["per_relaxed", "per_generated"].map((key) =>
       element("td", {}, curve && curve[key][chosen] !== null ? interval(curve, key, chosen, largest[key]) : "none"));
+    if (state.kind === "verdict") {
+      const rule = rateText(...["by_rule", "by_rule_low", "by_rule_high"].map((name) => table[name][row]));
+      rates[0].append(element("span", { class: "about" }, `published rule: ${rule}`));
+    }
     const numbers = [table.generated[row], table.relaxed[row], curve ? curve.stable[chosen] : 0];
     return element("tr", { "data-set": name }, element("td", { class: "rank" }, String(place + 1)),
       element("td", {}, name, about ? element("span", { class: "about" }, about) : null),
@@ -69,6 +73,7 @@ function showThreshold(data) {
     return;
   }
   state.chosen = Number(slider.value);
+  slider.disabled = state.kind === "verdict";  // verdicts by exact frequencies know no threshold
   const text = thz(data.thresholds.grid[state.chosen]);
   byId("threshold-value").textContent = text;
   slider.setAttribute("aria-valuetext", text);
@@ -78,6 +83,7 @@ function showThreshold(data) {
 
 function listenToBoard(data) {
   const { grid, protocol, kinds } = data.thresholds;
+  state.kind = Object.keys(kinds)[0] ?? state.kind;
   const slider = byId("threshold");
   slider.max = grid.length - 1;
   slider.value = protocol.length ? grid.indexOf(protocol[0]) : 0;
@@ -152,7 +158,29 @@ function listBreakdowns(data) {
   byId("breakdowns").hidden = made.length === 0;
 }
 
+function listRules(data) {
+  byId("rules").hidden = !data.exact;
+  if (!data.exact) return;
+  const made = Object.keys(data.rules).map((name) => {
+    const table = data.tables[name];
+    const numbers = element("details", {}, element("summary", {}, "Numbers"), plainTable(table));
+    return element("div", { class: "breakdown" }, element("h3", {}, table.title), element("div", { class: "chart", id: `chart-${name}` }), numbers);
+  });
+  byId("rules-list").replaceChildren(plainTable(data.tables.rules), ...made);
+  byId("rules-disputed").hidden = !data.tables.disputed;
+  if (data.tables.disputed) byId("rules-disputed").append(plainTable(data.tables.disputed));
+}
+
+function drawRules(data) {
+  if (!data.exact) return;
+  rulesChart(byId("rules-chart"), data.tables.rules, "set", null);
+  const sets = data.tables.rules.data.set;
+  const shown = sets.includes(ALL_SETS) ? ALL_SETS : sets[0];
+  for (const [name, by] of Object.entries(data.rules)) rulesChart(byId(`chart-${name}`), data.tables[name], by, shown);
+}
+
 function drawCharts(data) {
+  drawRules(data);
   if (data.thresholds.grid.length) thresholdChart(data, state.kind, state.chosen);
   funnelChart(data);
   for (const [name, by] of Object.entries(data.breakdowns)) breakdownChart(byId(`chart-${name}`), data.tables[name], by, data.order);
@@ -179,6 +207,7 @@ async function start() {
   listenToBoard(data);
   showTables(data);
   listBreakdowns(data);
+  listRules(data);
   const crystals = new Crystals(data);
   listenToElements(data, crystals);
   document.documentElement.dataset.ready = "tables";

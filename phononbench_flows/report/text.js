@@ -32,7 +32,7 @@ function rateText(rate, low, high) {
   return `${percent(rate)} (${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})`;
 }
 
-const asPercent = /^(share|half_width|difference|order_|sample_|per_relaxed|per_generated)/;
+const asPercent = /^(share|half_width|difference|order_|sample_|per_relaxed|per_generated|by_)/;
 
 function cellText(table, name, row) {
   const value = table.data[name][row];

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phononbench_flows.report.contents import gather
-from phononbench_flows.report.data import page_data, protocol_thresholds
+from phononbench_flows.report.data import page_data
 from phononbench_flows.report.page import render
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables import plots
@@ -25,16 +25,13 @@ def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: in
         out: folder, made when needed.
         n_bands: number of band structures in the page, at most.
     """
-    thresholds = protocol_thresholds(store, crystals)
-    contents = gather(crystals, thresholds)
+    contents = gather(crystals)
     for name, content in contents.items():
         write_table(content.table, out / "tables", name, content.title)
         if content.figure is not None:
             plots.save(content.figure(content.table), out / "figures", name)
     page = out / "report.html"
-    page.write_text(
-        render(page_data(store, crystals, contents, thresholds, n_bands), _title(crystals)), encoding="utf-8"
-    )
+    page.write_text(render(page_data(store, crystals, contents, n_bands), _title(crystals)), encoding="utf-8")
     return page
 
 

@@ -44,9 +44,11 @@ from phononbench_flows.documents import (
     calculation_key,
 )
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.files import replacing
 from phononbench_flows.outcomes import COUNTED, Status
 from phononbench_flows.protocol import PRESETS, Protocol
 from phononbench_flows.results.export import json_line, write_extxyz
+from phononbench_flows.sets.relaxed import compare_relaxed
 from phononbench_flows.stability import assess, thresholded
 from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.store import ResultsStore
@@ -177,22 +179,22 @@ def pack(
     about = store.get_set(set_name) or SetDocument(set=set_name)
     seen = _Seen(chosen, force_constants)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".pack-", dir=out.parent) as folder:
-        path = Path(folder) / "bundle"
-        with _Archive(path) as archive:
-            documents = store.documents({"set": set_name, "protocol_id": protocol_id} | COUNTED, sort={"id": 1})
-            _add_documents(archive, _with_crystals(documents, store), seen, Path(folder))
-            archive.add(PROTOCOL, io.BytesIO(chosen.to_yaml().encode()))
-            archive.add(SET, io.BytesIO(_set_text(about).encode()))
-            for name, ref in sorted(seen.blobs.items()):
-                archive.add(name, io.BytesIO(store.blobs.read(ref)))
-            for file in sorted(report.rglob("*")) if report else ():
-                if file.is_file():
-                    with file.open("rb") as stream:
-                        archive.add(f"report/{file.relative_to(report or file).as_posix()}", stream)
-            manifest = seen.manifest(about, archive.files)
-            archive.add(MANIFEST, io.BytesIO(_manifest_text(manifest).encode()))
-        path.replace(out)
+    with (
+        tempfile.TemporaryDirectory(prefix=".pack-", dir=out.parent) as folder,
+        replacing(out) as path,
+        _Archive(path) as archive,
+    ):
+        _add_documents(archive, _with_crystals(_documents(store, set_name, protocol_id), store), seen, Path(folder))
+        archive.add(PROTOCOL, io.BytesIO(chosen.to_yaml().encode()))
+        archive.add(SET, io.BytesIO(_set_text(about).encode()))
+        for name, ref in sorted(seen.blobs.items()):
+            archive.add(name, io.BytesIO(store.blobs.read(ref)))
+        for file in sorted(report.rglob("*")) if report else ():
+            if file.is_file():
+                with file.open("rb") as stream:
+                    archive.add(f"report/{file.relative_to(report or file).as_posix()}", stream)
+        manifest = seen.manifest(about, archive.files)
+        archive.add(MANIFEST, io.BytesIO(_manifest_text(manifest).encode()))
     return manifest
 
 
@@ -220,6 +222,15 @@ def judged_by(store: ResultsStore, set_name: str, protocol: Protocol | None) -> 
     if chosen is None:
         raise BundleError(f"set {set_name!r} was judged by a protocol ({protocol_id}) that is no preset: give its file")
     return protocol_id, chosen
+
+
+def _documents(store: ResultsStore, set_name: str, protocol_id: str) -> Iterator[CalculationDocument]:
+    """The calculations of a set, each saying which relaxed crystal it is the same as."""
+    mine = {"set": set_name, "protocol_id": protocol_id}
+    same_as = compare_relaxed(store, mine)
+    for document in store.documents(mine | COUNTED, sort={"id": 1}):
+        document.same_as = same_as.get(document.key, document.same_as)
+        yield document
 
 
 _Pair = tuple[CalculationDocument, CrystalDocument]

@@ -6,10 +6,11 @@ Frequencies are in THz, imaginary ones negative; lengths in Å, forces in eV/Å,
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +21,9 @@ from pymatgen.io.cif import CifWriter
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.files import flush
 from phononbench_flows.outcomes import Status
+from phononbench_flows.stability import PUBLISHED, published
 from phononbench_flows.steps import Column, Step
 from phononbench_flows.steps.step import value_of
 from phononbench_flows.store import ResultsStore
@@ -33,6 +36,11 @@ STABLE = "stable"
 
 _LOT = 256  # documents in memory at once while their crystals are looked up
 
+
+def _published(document: CalculationDocument, threshold: float) -> str | None:
+    return published(document.evidence).get(threshold)
+
+
 _LEADING = (
     Column("id", lambda d: d.id, "Id of the crystal: the set's name and where it lies in it."),
     Column("set", lambda d: d.set, "Name of the set."),
@@ -44,7 +52,8 @@ _LEADING = (
     Column(
         "min_frequency_judged_thz",
         value_of("minimum", "frequency"),
-        "Lowest frequency where the protocol looks, in THz, imaginary as negative: it decides.",
+        "Lowest frequency that fixed thresholds are held against, in THz, imaginary as negative: where the protocol "
+        "looks, or on the path if exact frequencies decide.",
     ),
     Column(
         "spacegroup_initial",
@@ -53,7 +62,16 @@ _LEADING = (
     ),
 )
 _TRAILING = (
-    Column("detail", lambda d: d.detail, "The reason in a sentence."),
+    *(
+        Column(
+            f"published_{name}",
+            partial(_published, threshold=threshold),
+            f"`unstable` by the published rule if a frequency on the interpolated path lies below {threshold:g} THz.",
+        )
+        for name, threshold in zip(("strict", "lenient"), PUBLISHED, strict=True)
+    ),
+    Column("why", lambda d: d.why, "The verdict and its evidence in a sentence or two."),
+    Column("detail", lambda d: d.detail, "Why it was rejected or failed, in a sentence."),
     Column("duplicate_of", lambda d: d.duplicate_of, "Id of the crystal of the set that it repeats."),
     Column("known_as", lambda d: d.known_as, "Name of the crystal of the reference set that it repeats."),
     Column(
@@ -106,7 +124,7 @@ def write_results(documents: Iterable[CalculationDocument], out: Path, steps: Se
         with (new / RESULTS).open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             write_documents(stream, _with_cifs(documents, new / STABLE), steps)
             stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream.fileno())
         _replace_cifs(new / STABLE, out / STABLE)
         return (new / RESULTS).replace(out / RESULTS)
 
@@ -114,13 +132,29 @@ def write_results(documents: Iterable[CalculationDocument], out: Path, steps: Se
 def _with_cifs(documents: Iterable[CalculationDocument], folder: Path) -> Iterator[CalculationDocument]:
     """The documents, all of one protocol; the stable ones leave a CIF on their way."""
     protocol_id: str | None = None
+    names = _FileNames()
     for document in documents:
         protocol_id = protocol_id or document.protocol_id
         if document.protocol_id != protocol_id:
             raise ValueError(f"results of one protocol are needed, not of {protocol_id} and {document.protocol_id}")
         if document.status == Status.STABLE and document.relaxed_structure is not None:
-            write_cif(Structure.from_dict(document.relaxed_structure), folder / f"{document.id}.cif")
+            write_cif(Structure.from_dict(document.relaxed_structure), folder / f"{names.of(document.id)}.cif")
         yield document
+
+
+class _FileNames:
+    """Names of files for ids. Two that differ in case alone are told apart: to macOS they would be one file."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, identifier: str) -> str:
+        """Without an ending; the first keeps its id."""
+        name = identifier
+        if name.casefold() in self._taken:
+            name = f"{identifier}-{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
+        self._taken.add(name.casefold())
+        return name
 
 
 def write_documents(stream: TextIO, documents: Iterable[CalculationDocument], steps: Sequence[Step]) -> None:
@@ -206,12 +240,14 @@ def with_phonons(documents: Iterable[CalculationDocument], store: ResultsStore) 
 
     for document in documents:
         if {"force_constants", "band_structure"} <= set(document.arrays):
+            looks = document.arrays.get("exact_looks")
             yield PhononResult(
                 document.id,
                 ForceConstants.from_arrays(store.blobs.get(document.arrays["force_constants"])),
                 Bands.from_arrays(store.blobs.get(document.arrays["band_structure"])),
                 document.potential.name,
                 last_updated=document.updated_at,
+                exact_looks=store.blobs.get(looks) if looks else None,
             )
 
 
@@ -244,24 +280,23 @@ def _write_files(folder: Path, suffix: str, texts: Iterable[tuple[str, str]]) ->
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ExportError(f"{folder} is not empty")
-    number = 0
+    names, written = _FileNames(), set[str]()
     for identifier, text in texts:
-        path = folder / f"{identifier}{suffix}"
-        if path.exists():
+        if identifier in written:
             raise ExportError(f"{identifier} was judged under two protocols: choose one")
-        path.write_text(text, encoding="utf-8")
-        number += 1
-    return number
+        (folder / f"{names.of(identifier)}{suffix}").write_text(text, encoding="utf-8")
+        written.add(identifier)
+    return len(written)
 
 
 def _frame_info(document: CalculationDocument) -> dict[str, Any]:
-    minimum, relaxation = document.minimum, document.relaxation
+    lowest, relaxation = document.lowest, document.relaxation
     info = {
         "id": document.id,
         "set": document.set,
         "status": document.status,
         "relaxed": document.relaxed_structure is not None,
-        "lowest_frequency_thz": minimum.frequency if minimum else None,
+        "lowest_frequency_thz": lowest.frequency if lowest else None,
         "energy_per_atom_ev": relaxation.energy_per_atom if relaxation else None,
         "protocol_id": document.protocol_id,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, groupby
@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
     from phononbench_flows.engine.bands import Bands
     from phononbench_flows.engine.force_constants import ForceConstants
+    from phononbench_flows.engine.interpolation import Interpolation
 
 CODE = "phononbench-flows"
+
+ExactLooks = Mapping[str, np.ndarray]
+"""What was found at exact q-points; see :func:`phononbench_flows.engine.corrected.looks_arrays`."""
 
 # One matrix diagonalised twice, even by another version of phonopy, agrees to this share of its largest eigenvalue.
 _SAME_SPECTRUM = 1e-6
@@ -50,6 +54,8 @@ class PhononResult:
         code: what computed the forces, such as the name of the potential.
         mesh: q-points along each reciprocal axis for a density of states; None for none.
         last_updated: when it was computed; None for now.
+        exact_looks: the array of this name, where the bands pass through exact frequencies; None where they are
+            phonopy's interpolation.
     """
 
     identifier: str
@@ -58,6 +64,7 @@ class PhononResult:
     code: str = CODE
     mesh: tuple[int, int, int] | None = None
     last_updated: datetime | None = None
+    exact_looks: ExactLooks | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def emmet_document(
     code: str = CODE,
     mesh: tuple[int, int, int] | None = None,
     last_updated: datetime | None = None,
+    exact_looks: ExactLooks | None = None,
 ) -> PhononBSDOSDoc:
     """The document of the Materials Project's software; ``doc.phonon_bandstructure.to_pmg`` is pymatgen's.
 
@@ -90,6 +98,7 @@ def emmet_document(
         code: what computed the forces.
         mesh: q-points along each reciprocal axis for the density of states, without which there is none.
         last_updated: when it was computed; now without it.
+        exact_looks: where the bands pass through exact frequencies; their force constants alone do not tell these.
 
     Raises:
         PhononFileError: the band structure has another number of branches than the force constants.
@@ -99,14 +108,15 @@ def emmet_document(
     from emmet.core.utils import get_num_formula_units
 
     phonon = _phonon_of(constants, bands)
+    interpolated = _interpolated(constants, exact_looks)
     structure = _structure(phonon.unitcell)
     formula_units = get_num_formula_units(dict(structure.composition))
     given: dict[str, Any] = {"last_updated": last_updated} if last_updated else {}
     if mesh is not None:
-        given["phonon_dos"] = _emmet_dos(phonon, mesh, identifier)
+        given["phonon_dos"] = _emmet_dos(phonon, interpolated, mesh, identifier)
     return PhononBSDOSDoc.migrate_fields(
         structure=structure,
-        phonon_bandstructure=_emmet_bands(phonon, bands, identifier),
+        phonon_bandstructure=_emmet_bands(phonon, interpolated, bands, identifier),
         phonon_method="phonopy",
         supercell_matrix=constants.supercell.tolist(),
         primitive_matrix=constants.primitive.tolist(),
@@ -128,6 +138,7 @@ def emmet_json(result: PhononResult) -> str:
         code=result.code,
         mesh=result.mesh,
         last_updated=result.last_updated,
+        exact_looks=result.exact_looks,
     )
     return document.model_dump_json() + "\n"
 
@@ -137,23 +148,35 @@ def phonopy_params(constants: ForceConstants) -> str:
 
     ``phonopy.load(path)`` and ``phonopy-load path --no-fc-symmetry`` give our frequencies; without that option the
     program symmetrises the force constants once more. Neither reads the symmetry tolerance from the file: give
-    ``symprec=`` or ``--tolerance`` where it is not 1e-5 Å.
+    ``symprec=`` or ``--tolerance`` where it is not 1e-5 Å. Where exact frequencies decide, these are the first force
+    constants, whose interpolation is phonopy's own: it is ours at the q-points that the supercell holds.
     """
     return str(constants.phonopy().to_phonopy_yaml(settings={"force_constants": True}))
 
 
-def band_yaml(constants: ForceConstants, bands: Bands, *, eigenvectors: bool = True) -> str:
+def band_yaml(
+    constants: ForceConstants, bands: Bands, *, exact_looks: ExactLooks | None = None, eigenvectors: bool = True
+) -> str:
     """The text of phonopy's ``band.yaml`` along our q-points.
 
     Besides what phonopy writes, the ends of the segments carry their names as ``label``, which pymatgen and
     phononwebsite look for. Eigenvectors are those of phonopy's dynamical matrix, of norm one.
 
+    Parameters:
+        exact_looks: where the bands pass through exact frequencies, by which the matrix between is corrected.
+
     Raises:
         PhononFileError: the band structure is not one of these force constants.
     """
+    from phonopy.phonon.band_structure import BandStructure
+
     phonon = _phonon_of(constants, bands)
-    band = phonon.run_band_structure(
-        bands.q, with_eigenvectors=eigenvectors, path_connections=bands.connections, labels=bands.labels
+    band = BandStructure(
+        bands.q,
+        _matrix(phonon, _interpolated(constants, exact_looks)),
+        with_eigenvectors=eigenvectors,
+        path_connections=bands.connections,
+        labels=bands.labels,
     )
     stored, computed = np.concatenate(bands.frequencies), np.concatenate(band.frequencies)
     # Compared as squares: the square root makes much of the rounding of the acoustic modes at Gamma.
@@ -174,10 +197,14 @@ def band_yaml(constants: ForceConstants, bands: Bands, *, eigenvectors: bool = T
     return text.getvalue()
 
 
+def _band_text(result: PhononResult) -> str:
+    return band_yaml(result.constants, result.bands, exact_looks=result.exact_looks)
+
+
 PHONON_FORMATS: dict[str, PhononFormat] = {
     "emmet": PhononFormat(".emmet.json", emmet_json),
     "phonopy": PhononFormat(".phonopy.yaml", lambda result: phonopy_params(result.constants)),
-    "band": PhononFormat(".band.yaml", lambda result: band_yaml(result.constants, result.bands)),
+    "band": PhononFormat(".band.yaml", _band_text),
 }
 
 
@@ -208,17 +235,42 @@ def _phonon_of(constants: ForceConstants, bands: Bands) -> Phonopy:
     return phonon
 
 
+def _interpolated(constants: ForceConstants, exact_looks: ExactLooks | None) -> Interpolation | None:
+    """The interpolation that the bands are of; None for phonopy's own."""
+    if exact_looks is None:
+        return None
+    from phononbench_flows.engine.corrected import through_looks
+
+    return through_looks(constants, exact_looks)
+
+
+def _matrix(phonon: Phonopy, interpolated: Interpolation | None) -> Any:
+    """What gives phonopy the dynamical matrix of a q-point."""
+    if interpolated is None:
+        return phonon.dynamical_matrix
+    from phononbench_flows.engine.corrected import PhonopyMatrix
+
+    return PhonopyMatrix(phonon, interpolated)
+
+
+def _frequencies(phonon: Phonopy, interpolated: Interpolation | None, points: np.ndarray) -> np.ndarray:
+    """Frequencies (n, n_bands) in THz at q-points (n, 3)."""
+    if interpolated is None:
+        return np.array(phonon.run_qpoints(points).frequencies)
+    return interpolated.frequencies(points)
+
+
 def _structure(cell: PhonopyAtoms) -> Structure:
     from pymatgen.core import Structure
 
     return Structure(cell.cell, cell.symbols, cell.scaled_positions)
 
 
-def _emmet_bands(phonon: Phonopy, bands: Bands, identifier: str) -> Any:
+def _emmet_bands(phonon: Phonopy, interpolated: Interpolation | None, bands: Bands, identifier: str) -> Any:
     from emmet.core.band_theory import BSPathType
     from emmet.core.phonon import PhononBS
 
-    q, frequencies = _pymatgen_path(phonon, bands)
+    q, frequencies = _pymatgen_path(phonon, interpolated, bands)
     structure = _structure(phonon.primitive)
     return PhononBS(
         identifier=identifier,
@@ -241,7 +293,7 @@ def _labelled_points(bands: Bands) -> dict[str, list[float]]:
     return points
 
 
-def _pymatgen_path(phonon: Phonopy, bands: Bands) -> tuple[np.ndarray, np.ndarray]:
+def _pymatgen_path(phonon: Phonopy, interpolated: Interpolation | None, bands: Bands) -> tuple[np.ndarray, np.ndarray]:
     """All q-points (n, 3) and frequencies (n, n_bands) of the path below each other.
 
     Pymatgen takes two neighbours that have labels for a jump or the turn into the next segment. A segment of nothing
@@ -251,20 +303,21 @@ def _pymatgen_path(phonon: Phonopy, bands: Bands) -> tuple[np.ndarray, np.ndarra
     for points, values in zip(bands.q, bands.frequencies, strict=True):
         if len(points) == 2:
             middle = points.mean(axis=0, keepdims=True)
-            between = np.array(phonon.run_qpoints(middle).frequencies)
             q += [points[:1], middle, points[1:]]
-            frequencies += [values[:1], between, values[1:]]
+            frequencies += [values[:1], _frequencies(phonon, interpolated, middle), values[1:]]
         else:
             q.append(points)
             frequencies.append(values)
     return np.concatenate(q), np.concatenate(frequencies)
 
 
-def _emmet_dos(phonon: Phonopy, mesh: tuple[int, int, int], identifier: str) -> Any:
+def _emmet_dos(phonon: Phonopy, interpolated: Interpolation | None, mesh: tuple[int, int, int], identifier: str) -> Any:
     """Density of states (tetrahedra) of the cell that was computed, three states an atom, 1/THz."""
     from emmet.core.phonon import PhononDOS
 
-    phonon.run_mesh(mesh, is_gamma_center=True)
+    found = phonon.run_mesh(mesh, is_gamma_center=True)
+    if interpolated is not None:  # phonopy makes a mesh's matrices all at once, and asks for none
+        found.frequencies[:] = interpolated.frequencies(np.array(found.qpoints))
     dos = phonon.run_total_dos()
     # phonopy counts the primitive cell, but emmet divides thermal properties by the atoms of the document's structure
     cells = len(phonon.unitcell) / len(phonon.primitive)

@@ -11,7 +11,7 @@ from typing import Any
 
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
-from phononbench_flows.stability import filter_at
+from phononbench_flows.stability import filter_at, filter_disputed, filter_published
 
 Scalar = str | float | int | bool
 CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
@@ -68,6 +68,8 @@ class CrystalQuery:
         reasons: codes of why a crystal was rejected or failed, any of these.
         condition: what the generator was asked for, key by key.
         threshold: with ``stable`` or ``unstable`` among the statuses: as if judged at this threshold, in THz.
+        published: ``stable`` or ``unstable`` by the published rule, whatever the protocol.
+        disputed: whether the crystal's verdict and that of the published rule have to be opposites.
         where: a MongoDB filter that has to hold too.
     """
 
@@ -86,6 +88,8 @@ class CrystalQuery:
     reasons: Sequence[str] = ()
     condition: Mapping[str, Scalar] = field(default_factory=dict)
     threshold: float | None = None
+    published: str | None = None
+    disputed: bool = False
     where: Mapping[str, Any] | None = None
 
 
@@ -115,10 +119,16 @@ def criteria(question: CrystalQuery) -> dict[str, Any]:
             found[name] = _between(wanted)
     found |= _elements(question) | {f"condition.{key}": value for key, value in question.condition.items()}
     found |= _judged(question.statuses, question.threshold)
+    further: list[dict[str, Any]] = []
+    if question.published is not None:
+        _refuse_unknown("verdict of the published rule", [question.published], _JUDGED)
+        further.append(filter_published(question.published))
+    if question.disputed:
+        further.append(filter_disputed())
     if question.where is not None:
         _refuse_code(question.where)
-        found["$and"] = [dict(question.where)]
-    return found
+        further.append(dict(question.where))
+    return found | ({"$and": further} if further else {})
 
 
 def parse_where(text: str) -> dict[str, Any]:
@@ -129,6 +139,7 @@ def parse_where(text: str) -> dict[str, Any]:
     """
     try:
         where = json.loads(text)
+        json.dumps(where, ensure_ascii=False).encode()  # half a character, which JSON can spell, no store looks for
         _check_patterns(where)
     except (ValueError, RecursionError) as error:
         raise QueryError(f"the filter is no JSON: {error}") from error
@@ -193,10 +204,11 @@ def _reduced(formula: str) -> str:
 
     try:
         composition = Composition(formula)
-    except ValueError as error:
+        reduced = composition.reduced_formula
+    except (ValueError, OverflowError) as error:
         raise QueryError(f"{formula!r} is no chemical formula") from error
     _refuse_unknown_elements([element.symbol for element in composition])
-    return composition.reduced_formula
+    return reduced
 
 
 def _space_group(group: str | int) -> int:

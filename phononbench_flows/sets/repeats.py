@@ -1,6 +1,6 @@
-"""Which crystals of a set repeat each other: as given, before computing, and as relaxed, afterwards.
+"""Which crystals of a set repeat each other as given, before computing. As relaxed see :mod:`.relaxed`.
 
-Both answers are made anew from what is in the store, and depend on nothing else: in whatever order crystals came, and
+The answer is made anew from what is in the store, and depends on nothing else: in whatever order crystals came, and
 however many runs they came in.
 """
 
@@ -11,13 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.core import Structure
-
 from phononbench_flows.documents import CalculationDocument, CrystalDocument
 from phononbench_flows.outcomes import SCREENED, Status, is_unsettled
 from phononbench_flows.protocol import Protocol
-from phononbench_flows.statistics import was_relaxed
-from phononbench_flows.structures import Tolerance, content_hash, originals, shape
+from phononbench_flows.structures import Tolerance, originals, shape
 
 if TYPE_CHECKING:
     from phononbench_flows.store import ResultsStore
@@ -94,45 +91,3 @@ def _settled(document: CalculationDocument, original: str | None) -> Calculation
     kept = document.model_dump(include=_OF_SCREENING)
     status = Status.PENDING if original is None else Status.DUPLICATE
     return CalculationDocument(**kept, stage=SCREENED, status=status, duplicate_of=original)
-
-
-def compare_relaxed(store: ResultsStore, mine: Mapping[str, str], protocol: Protocol) -> int:
-    """Write ``same_as`` of every relaxed crystal: the first by id that became the same; gives the number of changes.
-
-    Called again, it changes nothing but what has been computed meanwhile.
-
-    Parameters:
-        mine: ``set`` and ``protocol_id`` of the calculations.
-    """
-    tolerance = Tolerance.of(protocol.screening.same_distance_relaxed, protocol.relaxation.symprec)
-    groups: defaultdict[str, list[Row]] = defaultdict(list)
-    wrong: dict[str, str | None] = {}
-    fields = ["id", "key", "formula_pretty", "status", "stage", "same_as", "symmetry_relaxed.number"]
-    for row in store.query(mine, fields):
-        if was_relaxed(row["status"], row["stage"]):
-            groups[row["formula_pretty"]].append(row)
-        elif row.get("same_as") is not None:
-            wrong[row["key"]] = None
-    for alike in groups.values():
-        found = _relaxed_originals(store, alike, tolerance) if len(alike) > 1 else {}
-        for each in alike:
-            wanted = _repeated(each, found)
-            if each.get("same_as") != wanted:
-                wrong[each["key"]] = wanted
-    for lot in batched(wrong, _LOT):
-        documents = list(store.documents({"key": {"$in": list(lot)}}))
-        for document in documents:
-            document.same_as = wrong[document.key]
-        store.put(*documents)
-    return len(wrong)
-
-
-def _relaxed_originals(store: ResultsStore, rows: Iterable[Row], tolerance: Tolerance) -> dict[str, str]:
-    groups = {row["key"]: (row.get("symmetry_relaxed") or {}).get("number") for row in rows}
-    shapes = {}
-    for lot in batched(groups, _LOT):
-        for row in store.query({"key": {"$in": list(lot)}}, ["id", "key", "relaxed_structure"]):
-            if (plain := row.get("relaxed_structure")) is not None:
-                order = content_hash(Structure.from_dict(plain))
-                shapes[row["id"]] = shape(plain, groups[row["key"]], order, tolerance)
-    return originals(shapes, tolerance)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import ExactLooksSettings, Protocol
-from phononbench_flows.stability import EXACT, ExactLook, Look
+from phononbench_flows.stability import CURED, EXACT, ExactLook, Look
 from phononbench_flows.steps.order import step_settings
 from phononbench_flows.steps.step import Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools, check_potential
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from phononbench_flows.engine.dialogues import Dialogue, Found
+    from phononbench_flows.engine.interpolation import Interpolation
     from phononbench_flows.engine.ladder import Climbed
 
 _CHAINS = 1
@@ -56,8 +60,9 @@ def _noise(found: Mapping[str, float]) -> float:
 def _record(document: CalculationDocument, result: Found[Climbed], protocol: Protocol) -> Mapping[str, Arrays]:
     import numpy as np
 
+    from phononbench_flows.engine.corrected import looks_arrays
     from phononbench_flows.engine.paths import walk
-    from phononbench_flows.engine.spectrum import bands_along
+    from phononbench_flows.engine.spectrum import bands_along, mesh_points
 
     climbed = result.result
     held, final = climbed.held, climbed.final
@@ -82,7 +87,11 @@ def _record(document: CalculationDocument, result: Found[Climbed], protocol: Pro
     decisive = Look(frequency=lowest.frequency, q=lowest.q, n_q=held.n_q + len(climbed.seen), exact=True)
     dimension = document.evidence.dimension
     counts = dimension is None or dimension > _CHAINS
-    document.evidence = document.evidence.with_looks({EXACT: decisive} if counts else {}).model_copy(
+    path = walk(final.cell, protocol.spectrum.path_points)
+    on_path = np.concatenate(path.q)
+    on_mesh = mesh_points(final.cell, protocol.spectrum.mesh, protocol.force_constants.symprec)
+    cured = _lowest(replace(final, known=()), np.concatenate([on_path, on_mesh]))
+    document.evidence = document.evidence.with_looks({CURED: cured} | ({EXACT: decisive} if counts else {})).model_copy(
         update={
             "exact": looks,
             "noise": _noise(climbed.noise),
@@ -92,13 +101,17 @@ def _record(document: CalculationDocument, result: Found[Climbed], protocol: Pro
         }
     )
     document.results = document.results | {STEP.name: {"evaluations": result.evaluations}}
-    path = walk(final.cell, protocol.spectrum.path_points)
-    bands = bands_along(path, final.frequencies(np.concatenate(path.q)), final.cell.cell)
-    known = {
-        "q": np.array([seen.q for seen in climbed.seen]).reshape(-1, 3),
-        "matrices": np.array([seen.exact.known.matrix for seen in climbed.seen]).astype(complex),
-    }
+    bands = bands_along(path, final.frequencies(on_path), final.cell.cell)
+    tolerance = step_settings(STEP, protocol).tolerance
+    known = looks_arrays([seen.exact.known for seen in climbed.seen], tolerance)
     return {"band_structure": bands.arrays(), "exact_looks": known}
+
+
+def _lowest(interpolation: Interpolation, points: np.ndarray) -> Look:
+    """The lowest frequency of an interpolation over q-points (n, 3)."""
+    lowest = interpolation.frequencies(points)[:, 0]
+    k = int(lowest.argmin())
+    return Look(frequency=float(lowest[k]), q=points[k].tolist(), n_q=len(points), exact=False)
 
 
 def _lowest_exact(document: CalculationDocument) -> Any:
@@ -115,6 +128,11 @@ STEP = Step(
     probe=check_potential,
     passed="looked at exactly",
     columns=(
+        Column(
+            "min_frequency_cured_thz",
+            lambda document: look.frequency if (look := document.evidence.looks.get(CURED)) else None,
+            "Lowest frequency on path and mesh by the interpolation with the free cures, in THz.",
+        ),
         Column("min_frequency_exact_thz", _lowest_exact, "Lowest frequency where nothing is interpolated, in THz."),
         Column(
             "n_exact_looks",

@@ -50,6 +50,7 @@ def _record(document: CalculationDocument, result: Relaxed, protocol: Protocol) 
         max_stress=result.max_stress,
         volume_change=result.volume_change,
         refined=result.refined,
+        same_distance=protocol.screening.same_distance_relaxed,
     )
     return {}
 

@@ -23,6 +23,10 @@ class StoreError(PhononBenchError):
     """A store that cannot be opened, or a document or query that it cannot take. The message is a sentence."""
 
 
+class NotAllowedError(StoreError):
+    """Something that whoever is logged in may not do: to write, mostly."""
+
+
 class Collection(Protocol):
     """Documents of plain JSON that are known by their ``key``. Every method may raise StoreError."""
 
@@ -70,6 +74,12 @@ class Collection(Protocol):
 
     def update(self, docs: list[dict[str, Any]]) -> None:
         """Insert documents, or replace those of the same ``key``; they last when it returns."""
+
+    def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set fields of the documents of these keys, which have to be there, and leave the rest of them as it is.
+
+        Meanwhile nobody else's change is lost, as it would be if documents were read and written whole.
+        """
 
     def create_indexes(self) -> None:
         """Make the indices that are not there yet."""

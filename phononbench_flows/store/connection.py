@@ -13,7 +13,8 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -21,7 +22,8 @@ from urllib.parse import parse_qsl, urlsplit
 from pymongo import MongoClient
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError, WTimeoutError
 
-from phononbench_flows.store.collection import StoreError
+from phononbench_flows.files import at_home, read_regular
+from phononbench_flows.store.collection import NotAllowedError, StoreError
 
 DEFAULT_URI = "mongodb://localhost:27017"
 URI_FILE = "~/.config/phononbench/mongo_uri"
@@ -43,8 +45,12 @@ _OPTIONS: dict[str, Any] = {
 }
 # A URI that can be shown in part, since it is clear where the password ends: no '@', '/', '?' or '#' too many.
 _SHOWN = re.compile(r"(mongodb(?:\+srv)?://)([^@/?#]*@)?([\w.\-:%\[\],]+)(/[^?@#]*)?(\?[^@]*)?")
+_MAX_BYTES = 10_000_000  # of a file with a URI, or with certificates
+_CERTIFICATES = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")  # options that name files
 # Primary stepping down or shutting down, network trouble between members, cursor lost, two upserts of one new key.
 _TRANSIENT = frozenset({6, 7, 43, 64, 89, 91, 189, 262, 9001, 10107, 11000, 11600, 11602, 13435, 13436})
+
+_UNAUTHORIZED = 13
 
 
 def mongo_uri() -> str:
@@ -57,18 +63,18 @@ def mongo_uri() -> str:
     if uri := os.environ.get("PHONONBENCH_MONGO_URI"):
         return uri
     if named := os.environ.get("PHONONBENCH_MONGO_URI_FILE"):
-        return _read_secret(Path(named).expanduser())
+        return _read_secret(at_home(Path(named)))
     own = Path(URI_FILE).expanduser()
     return _read_secret(own) if own.exists() else DEFAULT_URI
 
 
 def _read_secret(path: Path) -> str:
     try:
-        with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode
-            uri = file.read().strip()
+        uri = read_regular(path, _MAX_BYTES).decode().strip()
+        mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"The MongoDB URI cannot be read from {path}: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise StoreError(f"The MongoDB URI cannot be read from {path}: {why}.") from error
     if mode & 0o077:
         raise StoreError(f"{path} holds a secret and is open to others (mode {mode & 0o777:o}); run: chmod 600 {path}")
     if not uri:
@@ -105,24 +111,59 @@ def client(uri: str | None = None) -> MongoClient[dict[str, Any]]:
 
 
 def _new_client(uri: str) -> MongoClient[dict[str, Any]]:
+    with usable(uri):
+        given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
+        options = {name: value for name, value in _OPTIONS.items() if name.lower() not in given}
+        return MongoClient(uri, tz_aware=True, **options)
+
+
+def check_uri(uri: str) -> None:
+    """Make sure that a client can be made of a URI; no server is asked.
+
+    Raises:
+        StoreError: for a URI that is none.
+    """
+    with usable(uri):
+        MongoClient(uri, connect=False).close()
+
+
+@contextmanager
+def usable(uri: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """In here a client is made; whatever is wrong with its URI or its other options is told without the login.
+
+    Raises:
+        StoreError: for a URI that is none, or an option that is none.
+    """
     if not _SHOWN.fullmatch(uri):
         raise StoreError(
             "The MongoDB URI cannot be used: it should read mongodb://USER:PASSWORD@HOST/ or mongodb+srv://..., "
             "with whatever is special in USER and PASSWORD percent-encoded."
         )
-    given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
-    options = {name: value for name, value in _OPTIONS.items() if name.lower() not in given}
     try:
+        _check_parts(uri, options or {})
         with warnings.catch_warnings():
             # Pymongo goes on without an option that is misspelt, be it the one for TLS.
             warnings.simplefilter("error", UserWarning)
-            return MongoClient(uri, tz_aware=True, **options)
-    except (PyMongoError, UserWarning, ValueError, OSError) as error:
-        raise StoreError(f"The MongoDB URI {masked(uri)} cannot be used: {_sentence(error)}.") from error
+            yield
+    except (PyMongoError, UserWarning, ValueError, TypeError, OSError) as error:
+        raise StoreError(f"The MongoDB URI {masked(uri)} cannot be used: {sentence(error)}.") from error
 
 
-def _sentence(error: Exception) -> str:
+def _check_parts(uri: str, options: Mapping[str, Any]) -> None:
+    """What pymongo would find out late, or never: hosts that no name server knows, files that have no end."""
+    parts = urlsplit(uri)
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        if "%" not in host:  # as in the path of a socket
+            host.partition(":")[0].encode("idna")
+    for name, value in (*parse_qsl(parts.query), *options.items()):
+        if name.lower() in _CERTIFICATES and isinstance(value, str):
+            read_regular(Path(value), _MAX_BYTES)
+
+
+def sentence(error: Exception) -> str:
     """The error without the reply and the topology that pymongo appends, and without a full stop."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return re.split(r", full error:|, Timeout:|, Topology Description:|\(configured timeouts:", str(error))[0].strip(
         " ."
     )
@@ -159,7 +200,8 @@ def attempt[Result](action: Callable[[], Result], uri: str, patience: float | No
         patience: how long to go on trying, in seconds; by default :func:`retry_seconds`.
 
     Raises:
-        StoreError: if the server refuses, or is away for longer.
+        NotAllowedError: the login does not go so far.
+        StoreError: if the server refuses otherwise, or is away for longer.
     """
     deadline = time.monotonic() + (retry_seconds() if patience is None else patience)
     pause = 0.1
@@ -169,8 +211,10 @@ def attempt[Result](action: Callable[[], Result], uri: str, patience: float | No
         except PyMongoError as error:
             left = deadline - time.monotonic()
             if left <= 0 or not _transient(error):
-                raise StoreError(f"MongoDB at {masked(uri)}: {_sentence(error)}.") from error
-            _log.warning("MongoDB at %s: %s. Trying again for %.0f s.", masked(uri), _sentence(error), left)
+                refused = isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED
+                kind = NotAllowedError if refused else StoreError
+                raise kind(f"MongoDB at {masked(uri)}: {sentence(error)}.") from error
+            _log.warning("MongoDB at %s: %s. Trying again for %.0f s.", masked(uri), sentence(error), left)
         # Uneven, so that many workers do not come back at the same moment.
         time.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - no secret
         pause = min(2 * pause, 10.0)

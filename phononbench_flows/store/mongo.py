@@ -11,7 +11,7 @@ from typing import Any
 import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from pymongo import IndexModel, ReplaceOne
+from pymongo import IndexModel, ReplaceOne, UpdateOne
 from pymongo.errors import PyMongoError
 
 from phononbench_flows.documents import BlobRef
@@ -185,6 +185,12 @@ class MongoCollection:
         writes: list[ReplaceOne[Any]] = [
             ReplaceOne({"_id": key}, _encoded(document), upsert=True) for key, document in latest.items()
         ]
+        if writes:
+            self._ask(lambda collection: collection.bulk_write(writes, ordered=False))
+
+    def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set fields of the documents of these keys; see ``Collection.set_fields``."""
+        writes = [UpdateOne({"_id": key}, {"$set": dict(fields)}) for key, fields in changes.items()]
         if writes:
             self._ask(lambda collection: collection.bulk_write(writes, ordered=False))
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.errors import problems
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store.blobs import Blobs, BlobStore
 from phononbench_flows.store.collection import (
@@ -45,7 +46,7 @@ def _validated[Model: BaseModel](model: type[Model], raw: Mapping[str, Any]) -> 
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise StoreError(f"Stored document '{raw.get('key')}' is no {model.__name__}: {error}") from error
+        raise StoreError(f"Stored document '{raw.get('key')}' is no {model.__name__}: {problems(error)}") from error
 
 
 def _calculation(raw: Mapping[str, Any]) -> CalculationDocument:
@@ -143,6 +144,15 @@ class ResultsStore:
         for doc in docs:
             doc.updated_at = now
         self._calculations.update([_plain(doc.key, doc) for doc in docs])
+
+    def set_fields(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Set fields of calculations by their keys, whatever else changes of them meanwhile; ``updated_at`` stays.
+
+        Raises:
+            NotAllowedError: the login may read only.
+            StoreError: the disk or the server refuses it.
+        """
+        self._calculations.set_fields(changes)
 
     def get(self, key: str) -> CalculationDocument | None:
         """The calculation of a key, if there is one."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phononbench_flows.files import at_home
 from phononbench_flows.store.collection import StoreError
 
 Spec = Mapping[str, Any]
@@ -49,7 +50,7 @@ def full_spec(spec: Spec | str | Path) -> dict[str, str]:
         if not path or not isinstance(path, str | Path):
             raise StoreError(f"{path!r} in the spec of an embedded results store is no path.")
         # Links are not resolved: where they differ between machines, the name that was given is the one that works.
-        return {"kind": "embedded", "path": os.path.abspath(Path(path).expanduser())}  # noqa: PTH100
+        return {"kind": "embedded", "path": os.path.abspath(at_home(Path(path)))}  # noqa: PTH100
     if full.get("kind") == "mongo":
         return _mongo_spec({"blobs": "gridfs"} | full)
     raise StoreError(f"There is no results store of kind {full.get('kind')!r}; there are: 'embedded', 'mongo'.")
@@ -74,6 +75,11 @@ def _mongo_spec(full: dict[str, Any]) -> dict[str, str]:
     database, blobs = full["database"], full["blobs"]
     if not isinstance(database, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", database):
         raise StoreError(f"{database!r} is no name for a database: letters, digits, '_' and '-', at most 63.")
-    if blobs != "gridfs" and not (isinstance(blobs, str) and os.path.isabs(blobs)):  # noqa: PTH117
+    if blobs != "gridfs" and not (isinstance(blobs, str) and os.path.isabs(blobs) and _can_be_sent(blobs)):  # noqa: PTH117
         raise StoreError(f"Blobs lie in 'gridfs' or in a directory with an absolute path, not in {blobs!r}.")
     return {"kind": "mongo", "database": database, "blobs": blobs}
+
+
+def _can_be_sent(path: str) -> bool:
+    """Whether a path is text, which other machines can be told, and could be one."""
+    return "\0" not in path and not any("\ud800" <= c <= "\udfff" for c in path)

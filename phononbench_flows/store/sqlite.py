@@ -265,6 +265,15 @@ class SQLiteStore(Store):
         with self._transaction() as connection:
             connection.executemany(_UPSERT, rows)
 
+    def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set fields of the documents of these keys; see ``Collection.set_fields``."""
+        sql = 'SELECT number, document FROM documents WHERE "key" IN (SELECT value FROM json_each(?))'
+        for lot in batched(changes, _CHUNK):
+            with self._transaction() as connection:
+                texts = dict(connection.execute(sql, [json.dumps(lot)]).fetchall())
+                documents = [document for number in texts if (document := self._loaded(number, texts)) is not None]
+                connection.executemany(_UPSERT, [_row(found | dict(changes[found["key"]])) for found in documents])
+
     def create_indexes(self) -> None:
         """Make the file with its indices, if it is not there."""
         self.connect()
@@ -432,6 +441,9 @@ def _open(path: Path, layout: int) -> sqlite3.Connection:
         _use_log(connection)
         # FULL flushes the log at every commit. NORMAL would do for a killed process, not for a power cut.
         connection.execute("PRAGMA synchronous = FULL")
+        # As macOS needs it to empty the disk's own cache; elsewhere these do nothing.
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
     except sqlite3.Error as error:
         connection.close()
         raise StoreError(f"{path} cannot be opened as a results store: {error}.") from error

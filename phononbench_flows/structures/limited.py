@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -37,10 +38,11 @@ def context() -> BaseContext:
     """Where processes come from: a server that has imported the parsers once and nothing of the caller's.
 
     A copy of the caller would carry its memory, threads and GPU along; a fresh interpreter for every process would
-    import for seconds.
+    import for seconds. On macOS, where libraries of the system may have threads that no fork survives, the server
+    imports nothing, and each process does.
     """
     made = get_context("forkserver")
-    made.set_forkserver_preload([_PRELOADED])
+    made.set_forkserver_preload([] if sys.platform == "darwin" else [_PRELOADED])
     return made
 
 

@@ -27,16 +27,16 @@ def limit_memory(more: int) -> None:
         limit = mapped + more
         resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     else:
-        threading.Thread(target=_watch, args=(_largest_resident() + more,), daemon=True).start()
+        threading.Thread(target=_watch, args=(largest_resident() + more,), daemon=True).start()
 
 
 def _watch(limit: int) -> None:
-    while _largest_resident() <= limit:
+    while largest_resident() <= limit:
         time.sleep(_LOOKS_EVERY)
     os._exit(_EXIT_CODE)
 
 
-def _largest_resident() -> int:
-    """Bytes. The kernels count it in other units."""
+def largest_resident() -> int:
+    """What this process has had in memory at most, in bytes. The kernels count it in other units."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024

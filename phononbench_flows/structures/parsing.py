@@ -27,6 +27,7 @@ from phononbench_flows.structures.formats.numbers import element
 from phononbench_flows.structures.memory import limit_memory
 from phononbench_flows.structures.parsed import Parsed
 from phononbench_flows.structures.raw import RawCrystal, RejectedError, Rejection
+from phononbench_flows.structures.text import as_text
 
 _MAX_DETAIL = 300
 
@@ -38,12 +39,12 @@ def parse(raw_format: str, data: bytes) -> Parsed | Rejection:
     parsers: dict[str, Callable[[str], Structure | Parsed]] = {"cif": parse_cif, **formats.parsers()}
     if raw_format not in parsers:
         return Rejection(Reason.UNSUPPORTED_FILE, f"There is no parser for the format {_plain(raw_format)!r}.")
-    if b"\0" in data:
+    text = as_text(data).replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
         return Rejection(Reason.UNPARSABLE, "The file holds NUL bytes, it is no text.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
             parsed = parsers[raw_format](text)
             if isinstance(parsed, Parsed):
                 return Parsed(_clean(parsed.structure), tuple(map(_plain, parsed.notes)))

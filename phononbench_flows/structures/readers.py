@@ -31,6 +31,7 @@ from phononbench_flows.structures.raw import (
     TooLargeError,
 )
 from phononbench_flows.structures.streams import UNREADABLE, open_regular, read_whole, why
+from phononbench_flows.structures.text import as_utf8
 
 __all__ = ["MAX_LABEL", "Ignored", "InputError", "RawCrystal", "ReadLimits", "Rejection", "read_inputs"]
 
@@ -233,7 +234,7 @@ class _Reader:
             raise InputError(f"List '{harmless(path)}' cannot be read: {why(error)}.") from error
         except TooLargeError as error:
             raise InputError(f"List '{harmless(path)}' has more than {_MAX_LIST_BYTES} bytes.") from error
-        for line in content.removeprefix(b"\xef\xbb\xbf").splitlines():
+        for line in as_utf8(content).splitlines():
             entry = os.fsdecode(line).strip()
             if not entry or entry.startswith("#"):
                 continue

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import bz2
-import codecs
 import gzip
 import io
 import lzma
 import os
-import re
 import stat
 import tarfile
 import zipfile
@@ -27,7 +25,6 @@ _RATIO_COUNTS_FROM = 64 * 2**20
 # No single read of an archive's headers is ever this large unless the archive means harm.
 _MAX_HEADER_READ = 16 * 2**20
 _PIECE = 2**20
-_LINES = 2**14  # of a stream that breaks off, at most so many bytes are lost with its end
 
 _CODECS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".lzma": "xz", ".zst": "zstd"}
 _SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tbz": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
@@ -198,76 +195,3 @@ def read_whole(stream: Stream, limit: int) -> bytes:
 def why(error: BaseException) -> str:
     """The operating system's or parser's message, without the path, which the source tells already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8-sig",
-}
-
-
-def encoding_of(head: bytes) -> str:
-    """The encoding that the first bytes of a text show: by its mark, or by where its zeros are."""
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            return encoding
-    if len(head) >= 4 and head[1] == head[3] == 0 != head[0]:
-        return "utf-16-le"
-    if len(head) >= 4 and head[0] == head[2] == 0 != head[1]:
-        return "utf-16-be"
-    return "utf-8"
-
-
-LINE_ENDS = re.compile(rb"[\r\n]*+")
-BLANK_LINES = re.compile(rb"(?:[ \t\r]*+\n)*+")
-
-
-class Utf8Lines:
-    """Lines of a text in any of the Unicode encodings, as UTF-8; bytes in another encoding stay as they are.
-
-    A line that is longer than ``longest`` comes in pieces.
-    """
-
-    def __init__(self, stream: Stream, longest: int) -> None:
-        self._stream, self._longest, self._position, self._ended = stream, longest, 0, False
-        head = stream.read(_LINES)
-        encoding = encoding_of(head)
-        self._decoder = None if encoding.startswith("utf-8") else codecs.getincrementaldecoder(encoding)("replace")
-        self._buffer = self._recoded(head.removeprefix(codecs.BOM_UTF8), final=False)
-
-    def _recoded(self, data: bytes, *, final: bool) -> bytes:
-        return self._decoder.decode(data, final).encode() if self._decoder else data
-
-    def skip(self, blank: re.Pattern[bytes]) -> None:
-        """Go past what the pattern matches. Line by line, gigabytes of empty lines would take hours."""
-        while (end := blank.match(self._buffer, self._position).end()) == len(self._buffer) and not self._ended:  # type: ignore[union-attr]
-            piece = self._stream.read(_PIECE)
-            self._ended = not piece
-            self._buffer, self._position = self._recoded(piece, final=self._ended), 0
-        self._position = end
-
-    def readline(self) -> bytes:
-        """The next line with its end, a piece of it if it is too long, or nothing at the end."""
-        end = self._buffer.find(b"\n", self._position)
-        while end < 0 and len(self._buffer) - self._position < self._longest and not self._ended:
-            looked_at = len(self._buffer) - self._position
-            piece = self._stream.read(_LINES)
-            self._ended = not piece
-            self._buffer = self._buffer[self._position :] + self._recoded(piece, final=self._ended)
-            self._position = 0
-            end = self._buffer.find(b"\n", looked_at)
-        stop = min(end + 1 if end >= 0 else len(self._buffer), self._position + self._longest)
-        line, self._position = self._buffer[self._position : stop], stop
-        return line
-
-
-def as_text(data: bytes) -> str:
-    """The text in bytes that are Unicode, or Latin 1 where they cannot be that."""
-    encoding = encoding_of(data[:4])
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return data.decode("latin-1")

@@ -14,6 +14,18 @@ from phononbench_flows.results.export import write_csv
 
 _HEADINGS = {
     "accepted": "usable",
+    "by_cured": "stable by the cured interpolation",
+    "by_exact": "stable by exact frequencies",
+    "by_rule": "stable by the published rule",
+    "cell": "atoms in the cell",
+    "cured_thz": "lowest, cured (THz)",
+    "exact_q": "where, exact",
+    "exact_thz": "lowest exact (THz)",
+    "operations": "operations of the point group",
+    "path_q": "where, on the path",
+    "stable_by_cured": "number by the cured",
+    "stable_by_exact": "number by exact",
+    "stable_by_rule": "number by the published rule",
     "commensurate_thz": "lowest, commensurate (THz)",
     "failed_relaxation": "failed in relaxation",
     "first": "first set",
@@ -39,7 +51,7 @@ _HEADINGS = {
 NARROW = 0.006
 """Intervals narrower than this are shown to a hundredth of a percent."""
 
-_PERCENT = ("share", "half_width", "difference", "order_", "sample_", "per_relaxed", "per_generated")
+_PERCENT = ("share", "half_width", "difference", "order_", "sample_", "per_relaxed", "per_generated", "by_")
 
 
 def write_table(table: pd.DataFrame, out: Path, name: str, title: str, shown: pd.DataFrame | None = None) -> list[Path]:

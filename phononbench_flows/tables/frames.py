@@ -17,7 +17,7 @@ import pandas as pd
 
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.outcomes import Status
-from phononbench_flows.stability import count_stable
+from phononbench_flows.stability import Stability, count_stable, is_clean, point_text
 from phononbench_flows.statistics import (
     Funnel,
     Rate,
@@ -40,6 +40,12 @@ CRYSTAL_SYSTEMS = ("Cubic", "Hexagonal", "Trigonal", "Tetragonal", "Orthorhombic
 ALL = "all sets"
 """Stands in the column ``set`` for all sets together. No set bears this name: names of sets hold no spaces."""
 
+RULES = ("by_rule", "by_cured", "by_exact")
+"""The published rule, the same with the free cures of the interpolation, and the protocol's exact frequencies."""
+
+CELL_SIZES = (4, 8, 16, 32, 64)
+"""Bounds between classes of cells, in atoms."""
+
 _COUNTED = (
     *("generated", "not_handed_in", "duplicate", "known", "unique", "rejected", "accepted", "pending"),
     *("failed", "failed_relaxation", "relaxed", "unique_relaxed", "judged", "stable", "unstable", "undecided"),
@@ -51,12 +57,15 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
 
     Columns: ``set``, ``model``, ``training_set``, ``condition``; the counts of
     :class:`~phononbench_flows.statistics.Funnel`; ``per_relaxed`` and ``per_generated`` with their intervals;
-    ``rank_per_relaxed`` and ``rank_per_generated``.
+    ``rank_per_relaxed`` and ``rank_per_generated``. Where exact frequencies decide, ``stable_by_rule`` and ``by_rule``
+    with its interval stand beside: what the published rule says, per relaxed.
     """
     records = []
     for name, rows in _groups(crystals.rows, "set"):
         about = crystals.sets[name]
-        records.append(_origin(about) | _record(_funnel(rows, about.n_generated)))
+        found = _funnel(rows, about.n_generated)
+        beside = _published(int(_stable_by(rows)["by_rule"].sum()), found.relaxed) if crystals.judged_at.exact else {}
+        records.append(_origin(about) | _record(found) | beside)
     table = pd.DataFrame(records)
     for rate in ("per_relaxed", "per_generated"):
         table[f"rank_{rate}"] = table[rate].rank(ascending=False, method="min").astype("Int64")
@@ -67,7 +76,10 @@ def total(funnels: pd.DataFrame) -> dict[str, Any]:
     """The rows of :func:`funnel_table` added up, with rates of their own; its set is :data:`ALL`."""
     sums = {name: int(funnels[name].sum()) for name in _COUNTED}
     rates = _rate("per_relaxed", wilson(sums["stable"], sums["relaxed"]))
-    return {"set": ALL} | sums | rates | _rate("per_generated", wilson(sums["stable"], sums["generated"]))
+    rates |= _rate("per_generated", wilson(sums["stable"], sums["generated"]))
+    if "by_rule" in funnels:
+        rates |= _published(int(funnels["stable_by_rule"].sum()), sums["relaxed"])
+    return {"set": ALL} | sums | rates
 
 
 def ranking_turns(funnels: pd.DataFrame) -> pd.DataFrame:
@@ -191,6 +203,61 @@ def breakdown(crystals: Crystals, by: str) -> pd.DataFrame:
     return table.sort_values(["set", by], ignore_index=True).astype({by: object})
 
 
+def rules_table(crystals: Crystals, by: str | None = None) -> pd.DataFrame:
+    """Stable per relaxed by three rules side by side, for every set and, if there are several, for :data:`ALL`.
+
+    Args:
+        crystals: judged by exact frequencies.
+        by: a property to break it down by: ``crystal_system``, ``operations`` (of the point group), ``cell`` (atoms
+            as given) or one of :func:`breakdown`.
+
+    Columns: ``set``, the property, ``relaxed``; of the published rule ``stable_by_rule`` and ``by_rule`` with its
+    interval, of the cured interpolation ``stable_by_cured``, ``by_cured``, of exact frequencies ``stable_by_exact``,
+    ``by_exact``, ``undecided`` (which count as not stable). The cured interpolation's are empty where a judged crystal
+    of the group has no such look.
+    """
+    rows = _with_sizes(crystals.rows[crystals.rows["relaxed"]])
+    if len(rows["set"].unique()) > 1:
+        rows = pd.concat([rows.astype({"set": object}), rows.assign(set=ALL)])
+    keys = ["set"] if by is None else ["set", by]
+    judged = _is_judged(rows)
+    stable = _stable_by(rows).add_prefix("stable_")
+    marked = pd.concat([rows[keys], stable], axis=1).assign(
+        relaxed=1, undecided=rows["status"] == Status.UNDECIDED.value, not_cured=judged & rows["cured_thz"].isna()
+    )
+    table = marked.groupby(keys, observed=True).sum().reset_index()
+    unknown = table.pop("not_cured") > 0
+    for rule in RULES:
+        counts = table[f"stable_{rule}"]
+        rates = (counts / table["relaxed"], *wilson_bounds(counts, table["relaxed"]))
+        table = table.assign(**dict(zip(_named(rule), rates, strict=True)))
+    table["stable_by_cured"] = table["stable_by_cured"].astype("Int64").mask(unknown)
+    table.loc[unknown, [*_named("by_cured")]] = np.nan
+    columns = [name for rule in RULES for name in (f"stable_{rule}", *_named(rule))]
+    table = table[[*keys, "relaxed", *columns, "undecided"]]
+    if by is not None and by.startswith("crystal_system"):
+        table[by] = pd.Categorical(table[by], CRYSTAL_SYSTEMS, ordered=True)
+    return table.sort_values(keys, ignore_index=True).astype(dict.fromkeys(keys, object))
+
+
+def disputed_table(crystals: Crystals) -> pd.DataFrame:
+    """Crystals whose verdict is the opposite of the published rule's, those with the largest difference first.
+
+    Columns: ``id``, ``set``, ``formula``, ``nsites``, ``crystal_system``, ``status`` (by exact frequencies),
+    ``path_thz`` and ``path_q`` (lowest on the interpolated path and where), ``cured_thz``, ``exact_thz`` and
+    ``exact_q`` (lowest where nothing is interpolated).
+    """
+    rows = crystals.rows
+    clean, known = is_clean(rows["path_thz"]), rows["path_thz"].notna()
+    stable, unstable = (rows["status"] == status.value for status in (Status.STABLE, Status.UNSTABLE))
+    found = rows[known & ((stable & ~clean) | (unstable & clean))]
+    columns = ["id", "set", "formula", "nsites", "crystal_system", "status"]
+    columns += ["path_thz", "path_q", "cured_thz", "exact_thz", "exact_q"]
+    order = (found["exact_thz"] - found["path_thz"]).abs().sort_values(ascending=False, kind="stable").index
+    table = found.loc[order, columns].reset_index(drop=True).astype({"crystal_system": object, "status": object})
+    return table.assign(**{name: table[name].map(point_text, na_action="ignore") for name in ("path_q", "exact_q")})
+
+
 def condition_table(crystals: Crystals, key: str) -> pd.DataFrame:
     """A row per value of a condition, such as ``band_gap``, over all sets that have it: counts and both rates.
 
@@ -275,6 +342,43 @@ def _record(found: Funnel) -> dict[str, Any]:
     """A funnel's counts and both of its rates, as columns."""
     counts = {name: getattr(found, name) for name in _COUNTED}
     return counts | _rate("per_relaxed", found.stable_per_relaxed) | _rate("per_generated", found.stable_per_generated)
+
+
+def _published(stable: int, relaxed: int) -> dict[str, Any]:
+    return {"stable_by_rule": stable} | _rate("by_rule", wilson(stable, relaxed))
+
+
+def _is_judged(rows: pd.DataFrame) -> pd.Series:
+    return rows["status"].isin([each.value for each in Stability])
+
+
+def _stable_by(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whether each crystal is stable by each of :data:`RULES`; one that failed is so by none."""
+    judged = _is_judged(rows)
+    return pd.DataFrame(
+        {
+            "by_rule": judged & is_clean(rows["path_thz"]),
+            "by_cured": judged & is_clean(rows["cured_thz"]),
+            "by_exact": rows["status"] == Status.STABLE.value,
+        }
+    )
+
+
+def _with_sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with ``operations``, the order of the point group, and ``cell``, the class of the cell's size."""
+    orders = {group: _order(group) for group in rows["point_group"].dropna().unique()}
+    bounds = [0, *CELL_SIZES, np.inf]
+    names = [f"{low + 1} to {high}" for low, high in zip(bounds, CELL_SIZES, strict=False)] + [f"over {CELL_SIZES[-1]}"]
+    return rows.assign(
+        operations=rows["point_group"].astype(object).map(orders).astype("Int32"),
+        cell=pd.cut(rows["nsites"].astype("Float64").to_numpy(dtype=float, na_value=np.nan), bounds, labels=names),
+    )
+
+
+def _order(point_group: str) -> int:
+    from pymatgen.symmetry.groups import PointGroup
+
+    return len(PointGroup(point_group).symmetry_ops)
 
 
 def _named(rate: str) -> tuple[str, str, str]:

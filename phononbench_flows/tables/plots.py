@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from phononbench_flows.stability import PUBLISHED
 from phononbench_flows.tables.files import heading
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 STABLE, UNSTABLE, GREY = "#0072B2", "#E69F00", "#666666"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c6d31")
 _LINES = ("-", "--", ":", "-.")
-MARKED = (-1e-3, -0.1)
-"""Thresholds that the paper judges by, in its first and in its third version, in THz."""
-
 _SMALL = 8
 
 # What becomes of the crystals generated, the best first.
@@ -56,17 +54,19 @@ def save(figure: Figure, out: Path, name: str) -> list[Path]:
 
 
 def rates_plot(funnels: pd.DataFrame) -> Figure:
-    """Both rates of every set, the most stable per relaxed on top; from ``funnel_table``."""
+    """The rates of every set, the most stable per relaxed on top; from ``funnel_table``."""
     funnels = funnels.reset_index(drop=True)
     figure = _figure(7.2, 1.4 + 0.45 * len(funnels))
     axes = figure.add_subplot()
-    for rate, colour, marker, offset in (("per_relaxed", STABLE, "o", -0.15), ("per_generated", "#D55E00", "s", 0.15)):
+    looks = (("per_relaxed", STABLE, "o"), ("by_rule", UNSTABLE, "D"), ("per_generated", "#D55E00", "s"))
+    drawn = [look for look in looks if look[0] in funnels]
+    for place, (rate, colour, marker) in enumerate(drawn):
         known = funnels[funnels[rate].notna()]
-        y = known.index.to_numpy() + offset
+        y = known.index.to_numpy() + 0.3 * (place - (len(drawn) - 1) / 2)
         style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5}
         axes.errorbar(100 * known[rate], y, xerr=_arms(known, rate), fmt=marker, label=heading(rate), **style)
-        for value, end, place in zip(known[rate], known[f"{rate}_high"], y, strict=True):
-            _write(axes, f"{100 * value:.1f}", (100 * end, place), (4, 0), va="center", color=colour)
+        for value, end, height in zip(known[rate], known[f"{rate}_high"], y, strict=True):
+            _write(axes, f"{100 * value:.1f}", (100 * end, height), (4, 0), va="center", color=colour)
     axes.set_yticks(range(len(funnels)), list(funnels["set"]), parse_math=False)
     axes.set_ylim(len(funnels) - 0.5, -0.5)
     axes.margins(x=0.1)
@@ -74,7 +74,39 @@ def rates_plot(funnels: pd.DataFrame) -> Figure:
     axes.set_xlabel("Crystals (%), with 95 % intervals")
     axes.grid(axis="x", color="#e5e5e5")
     axes.set_axisbelow(True)
-    _legend(figure, "outside upper center", ncols=2)
+    _legend(figure, "outside upper center", ncols=len(drawn))
+    return figure
+
+
+def rules_plot(table: pd.DataFrame, by: str | None = None) -> Figure:
+    """Stable per relaxed by the published rule, by the cured interpolation and by exact frequencies.
+
+    Args:
+        table: from ``rules_table``.
+        by: the property that it is broken down by, a panel for each set; None for the sets side by side.
+    """
+    panels = [("", table)] if by is None else list(table.groupby("set", sort=False))
+    columns = max(1, min(len(panels), 3))
+    kinds = max((len(panel) for _, panel in panels), default=0)
+    figure = _figure(max(4.2, 1.2 + 0.9 * kinds) * columns, 3.6 * max(1, math.ceil(len(panels) / columns)))
+    looks = {"by_rule": (UNSTABLE, "D"), "by_cured": ("#009E73", "s"), "by_exact": (STABLE, "o")}
+    for place, (name, panel) in enumerate(panels, start=1):
+        axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, place)
+        for number, (rule, (colour, marker)) in enumerate(looks.items()):
+            x = np.arange(len(panel)) + 0.25 * (number - 1)
+            style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5}
+            axes.errorbar(x, 100 * panel[rule], yerr=_arms(panel, rule), fmt=marker, label=heading(rule), **style)
+        names = [_text(value) for value in panel[by or "set"]]
+        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > 34 else {}
+        axes.set_xticks(range(len(panel)), names, parse_math=False, **turned)
+        axes.set_xlim(-0.6, max(len(panel), 1) - 0.4)
+        axes.set_ylim(-3, 103)
+        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.set_xlabel(heading(by or "set"), parse_math=False)
+        axes.set_ylabel("stable per relaxed (%)")
+        axes.grid(axis="y", color="#eeeeee")
+        axes.set_axisbelow(True)
+    _legend(figure, "outside upper center", ncols=len(looks))
     return figure
 
 
@@ -160,7 +192,7 @@ def threshold_plot(table: pd.DataFrame) -> Figure:
         )
         axes.grid(color="#eeeeee")
         axes.set_axisbelow(True)
-        for threshold in MARKED:
+        for threshold in PUBLISHED:
             axes.axvline(-threshold, color=GREY, linewidth=0.8, linestyle=":")
         first = first or axes
     if first is not None:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from phononbench_flows.documents import SetDocument
+from phononbench_flows.documents import SetDocument, calculation_key
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import COUNTED
-from phononbench_flows.stability import MINIMUM
+from phononbench_flows.results.published import JudgedAt, judged_at
+from phononbench_flows.sets.relaxed import Relaxed, compare
+from phononbench_flows.stability import CURED, EXACT, MINIMUM
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import ResultsStore
 
@@ -38,13 +40,22 @@ _FIELDS = {
     "crystal_system_initial": "symmetry_initial.crystal_system",
     "space_group": "symmetry_relaxed.number",
     "judged_thz": MINIMUM,
-    **{f"{place}_thz": f"evidence.looks.{place}.frequency" for place in Q_POINTS[1:]},
+    **{f"{place}_thz": f"evidence.looks.{place}.frequency" for place in (*Q_POINTS[1:], CURED, EXACT)},
+    "path_q": "evidence.looks.path.q",
+    "exact_q": "evidence.looks.exact.q",
+    "point_group": "symmetry_relaxed.point_group",
     "condition": "condition",
 }
 # What they were judged by, the same in all rows of a table.
 _JUDGE = {"protocol_id": "protocol_id", "protocol_name": "protocol_name", "potential": "potential.name"}
+# What tells whether the relaxed crystals have been compared, and by what they are.
+_COMPARED = {
+    "compared_with": "compared_with",
+    "symprec": "symmetry_relaxed.symprec",
+    "same_distance": "relaxation.same_distance",
+}
 _COUNTS = ("nsites", "nelements", "space_group")
-_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", *_JUDGE)
+_WORDS = ("set", "status", "stage", "reason", "crystal_system", "crystal_system_initial", "point_group", *_JUDGE)
 
 
 class SelectionError(PhononBenchError):
@@ -71,20 +82,23 @@ class Crystals:
         rows: one per crystal, with the columns ``id``, ``set``, ``status``, ``stage``, ``reason``, ``same_as``,
             ``nsites``, ``nelements``, ``elements`` (list of symbols), ``formula``, ``crystal_system`` (relaxed),
             ``crystal_system_initial``, ``space_group`` (relaxed), ``judged_thz``, ``path_thz``,
-            ``commensurate_thz``, ``mesh_thz`` (lowest frequencies), ``condition`` (a dict: that of the set, and over
+            ``commensurate_thz``, ``mesh_thz``, ``cured_thz``, ``exact_thz`` (lowest frequencies), ``path_q``,
+            ``exact_q`` (where), ``point_group`` (relaxed), ``condition`` (a dict: that of the set, and over
             it that of the crystal) and ``relaxed`` (finished, and counted among those relaxed).
         sets: what is known of each set of the rows, by name.
         judge: what they were judged by.
+        judged_at: at which thresholds, and whether by exact frequencies.
     """
 
     rows: pd.DataFrame
     sets: dict[str, SetDocument]
     judge: Judge
+    judged_at: JudgedAt
 
     def only(self, names: Sequence[str]) -> Crystals:
         """The crystals of these sets alone."""
         rows = self.rows[self.rows["set"].isin(names)]
-        return Crystals(rows, {name: self.sets[name] for name in names}, self.judge)
+        return Crystals(rows, {name: self.sets[name] for name in names}, self.judge, self.judged_at)
 
 
 def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, protocol: str | None = None) -> Crystals:
@@ -99,9 +113,9 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
         SelectionError: no such crystals, a set without any, or several protocols to choose from.
     """
     wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
-    chosen = wanted | ({"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]} if protocol else {})
+    chosen = wanted | ({} if protocol is None else {"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]})
     # Once through the store, and then what the rows are judged by: a large one takes its time.
-    rows = _read(store, chosen, _FIELDS | _JUDGE)
+    rows = _read(store, chosen, _FIELDS | _JUDGE | _COMPARED)
     judge = _judge(rows, lambda: _read(store, wanted, _JUDGE), protocol)
     rows = rows.drop(columns=[*_JUDGE])
     missing = [name for name in sets or () if not (rows["set"] == name).any()]
@@ -111,7 +125,36 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     described = {name: known.get(name, SetDocument(set=name)) for name in rows["set"].cat.categories}
     rows["condition"] = _conditions(rows, described)
     rows["relaxed"] = [was_relaxed(*pair) for pair in zip(rows["status"], rows["stage"], strict=True)]
-    return Crystals(rows, described, judge)
+    rows["same_as"] = _same_as(store, rows, judge.protocol_id)
+    judged = judged_at(store, {"protocol_id": judge.protocol_id})
+    return Crystals(rows.drop(columns=[*_COMPARED]), described, judge, judged)
+
+
+def _same_as(store: ResultsStore, rows: pd.DataFrame, protocol_id: str) -> pd.Series:
+    """Which relaxed crystal each is the same as; those that have not been compared with all others are now."""
+    keys = [calculation_key(name, protocol_id) for name in rows["id"]]
+    columns = (rows[name] for name in ("id", "set", "formula", "same_as", "space_group", "relaxed", *_COMPARED))
+    changed = compare(
+        store,
+        (
+            Relaxed(
+                key=key,
+                id=name,
+                among=(set_name, protocol_id, formula),
+                same_as=same_as,
+                compared_with=compared_with,
+                space_group=None if pd.isna(number) else int(number),
+                symprec=symprec,
+                same_distance=same_distance,
+            )
+            for key, name, set_name, formula, same_as, number, relaxed, compared_with, symprec, same_distance in zip(
+                keys, *columns, strict=True
+            )
+            if relaxed and formula is not None
+        ),
+    )
+    now = [changed.get(key, said) for key, said in zip(keys, rows["same_as"], strict=True)]
+    return pd.Series(now, index=rows.index, dtype=object)  # of strings alone, None would become NaN
 
 
 def _read(store: ResultsStore, criteria: dict[str, Any], fields: Mapping[str, str]) -> pd.DataFrame:
@@ -152,7 +195,8 @@ def _at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
 def _frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
     # A repeated word costs a byte or two as a category.
     types: dict[str, Any] = dict.fromkeys(_WORDS, "category")
-    types |= dict.fromkeys((f"{q_points}_thz" for q_points in Q_POINTS), "float64") | dict.fromkeys(_COUNTS, "Int32")
+    types |= dict.fromkeys((name for name in columns if name.endswith("_thz")), "float64")
+    types |= dict.fromkeys(_COUNTS, "Int32")
     return pd.DataFrame({name: pd.Series(values, dtype=types.get(name, object)) for name, values in columns.items()})
 
 

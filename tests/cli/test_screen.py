@@ -83,6 +83,34 @@ def test_a_dry_run_says_what_is_left_to_compute_and_writes_nothing(crystals, tmp
         assert list(store.query({})) == before
 
 
+def test_what_is_too_large_costs_itself_in_every_file_of_many(tmp_path, fcc, cu3au):
+    """Through the command, processes for reading and all."""
+    texts = [str(CifWriter(each)) for each in (fcc, cu3au)]
+    large = f"{texts[0]}# {'x' * 2_000_000}\n"
+    with (tmp_path / "field.csv").open("w", newline="") as stream:
+        rows = [["1", texts[0]], ["2", f"{texts[0]}# {'x' * 9_000_000}\n"], ["3", texts[1]], ["4", large], ["5", "x"]]
+        csv.writer(stream).writerows([["id", "cif"], *rows])
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps({"cif": text}) for text in (texts[0], large, texts[1])))
+    frame = '{}\nLattice="3.6 0 0 0 3.6 0 0 0 3.6" Properties=species:S:1:pos:R:3 pbc="T T T"\n{}'
+    frames = [
+        frame.format(1, "Cu 0 0 0\n"),
+        frame.format(300_000, "Cu 0 0 0\n" * 300_000),
+        frame.format(1, "Au 0 0 0\n"),
+    ]
+    (tmp_path / "frames.extxyz").write_text("".join(frames))
+    outcomes = {}
+    for name in ("field.csv", "lines.jsonl", "frames.extxyz"):
+        result = invoke("screen", tmp_path / name, "--csv", tmp_path / "lines.csv")
+        assert result.exit_code == 0, result.output
+        with (tmp_path / "lines.csv").open(newline="") as stream:
+            outcomes[name] = [row["reason"] or row["outcome"] for row in csv.DictReader(stream)]
+    assert outcomes == {
+        "field.csv": ["accepted", "file_too_large", "accepted", "file_too_large", "unparsable"],
+        "lines.jsonl": ["accepted", "file_too_large", "accepted"],
+        "frames.extxyz": ["accepted", "file_too_large", "accepted"],
+    }
+
+
 LOOK = """
 import json, sys
 from typer.testing import CliRunner

@@ -90,6 +90,11 @@ def test_a_launchpad_that_was_never_set_up(mongo_uri, mongo_database):
     assert "never set up" in failed(lp)["LaunchPad"]
 
 
+def test_a_query_that_the_server_refuses(lp, tmp_path):
+    add(lp, Flow([note(str(tmp_path / "words"), "first")]))
+    assert "does not say what waits" in failed(lp, FWorker(query={"spec.set": {"$nonsense": 1}}))["worker"]
+
+
 def test_results_without_indices(lp, mongo_database):
     with ResultsStore.open(f"mongo:{mongo_database}") as store:
         add_chunk(lp, store, slow_crystals(store, 1, "toys"))

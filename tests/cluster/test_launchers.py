@@ -15,8 +15,10 @@ from fireworks import FWorker, LaunchPad, fw_config
 from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 from jobflow.settings import JobflowSettings
 
-from phononbench_flows.cluster.launchpad import CPU, GPU
+from phononbench_flows.cluster.fworker import fworker
+from phononbench_flows.cluster.launchpad import CPU, GPU, launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.settings_files import import_fireworks, import_jobflow
 from phononbench_flows.store import DEFAULT_DATABASE
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,19 @@ def test_the_launchpad_is_on_this_machine_without_a_login():
 def test_every_category_has_its_worker():
     found = {file.name: FWorker.from_file(str(file)).category for file in LAUNCHERS.glob("my_fworker_*.yaml")}
     assert found == {"my_fworker_gpu.yaml": GPU, "my_fworker_cpu.yaml": CPU, "my_fworker_any.yaml": [GPU, CPU]}
+
+
+def test_our_readers_take_them_as_fireworks_does(monkeypatch):
+    for file in LAUNCHERS.glob("my_fworker_*.yaml"):
+        assert fworker(file).to_dict() == FWorker.from_file(str(file)).to_dict()
+    ours = launchpad(ROOT / "my_launchpad.yaml", database="x").to_dict()
+    theirs = LaunchPad.from_file(str(ROOT / "my_launchpad.yaml")).to_dict()
+    differing = {name for name in theirs if ours[name] != theirs[name]}
+    assert differing == {"strm_lvl", "mongoclient_kwargs"}  # less is said, and the server is asked when it is needed
+    monkeypatch.chdir(LAUNCHERS)
+    monkeypatch.setenv("JOBFLOW_CONFIG_FILE", "jobflow.yaml")
+    import_fireworks()
+    import_jobflow()
 
 
 def test_fireworks_knows_every_setting():

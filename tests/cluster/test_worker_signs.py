@@ -44,6 +44,16 @@ def test_a_process_is_alive_until_it_ends_even_if_nobody_waited_for_it():
     assert is_alive(worker, None) is False
 
 
+def test_machines_are_told_apart_where_linux_does_not_name_them(monkeypatch):
+    monkeypatch.setattr(liveness.Path, "is_file", lambda _: False)
+    here = identity()
+    assert is_alive(here, None) is True
+    assert identity()["machine"] == here["machine"]
+    monkeypatch.setattr(liveness.uuid, "getnode", lambda: 0x1234)
+    assert is_alive(here, None) is None
+    assert identity()["machine"] == "000000001234"
+
+
 def test_identity_is_plain_json():
     assert json.loads(json.dumps(identity())) == identity()
 

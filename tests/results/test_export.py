@@ -21,7 +21,7 @@ from phononbench_flows.documents import (
 )
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import PRESETS
-from phononbench_flows.results.export import columns, write_results
+from phononbench_flows.results.export import ExportError, columns, write_cifs, write_results
 from phononbench_flows.stability import Evidence, Look
 from phononbench_flows.steps import Column, references, steps_of
 
@@ -174,6 +174,17 @@ def test_structures_of_the_stable_ones_only(tmp_path):
     write_results([judged(0, Status.UNSTABLE), judged(3, Status.STABLE)], tmp_path, STEPS)
     assert sorted(path.name for path in stable.iterdir()) == ["gen_3.cif", "notes.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "stable"]
+
+
+def test_ids_that_differ_in_case_alone_have_files_of_their_own_on_macos(tmp_path):
+    named = [judged(0, Status.STABLE, id=name, key=f"{name}@p") for name in ("gen-A", "gen-a", "gen-b")]
+    write_results(named, tmp_path / "results", STEPS)
+    assert write_cifs(tmp_path / "cifs", [(document, SALT) for document in named]) == 3
+    for folder in (tmp_path / "results" / "stable", tmp_path / "cifs"):
+        names = sorted(path.stem for path in folder.iterdir())
+        assert names == ["gen-A", "gen-a-ca6ad9cf", "gen-b"]
+    with pytest.raises(ExportError, match="gen-A was judged under two protocols"):
+        write_cifs(tmp_path / "twice", [(named[0], SALT), (named[0], SALT)])
 
 
 def test_an_export_that_breaks_off_leaves_the_old_one(tmp_path):

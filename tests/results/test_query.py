@@ -44,6 +44,9 @@ def filled(path: Path, number: int) -> Path:
         row = next(store.query({"status": "unstable"}))
         row["relaxation"]["steps"] = 700
         store.put(CalculationDocument.model_validate(row))
+        row = next(store.query({"status": "unstable", "relaxation.steps": 40}))
+        row["evidence"]["looks"]["path"]["frequency"] = 0.0  # as if it had been judged elsewhere
+        store.put(CalculationDocument.model_validate(row))
     return path
 
 
@@ -68,6 +71,10 @@ def judged(row: Row) -> bool:
 
 def lowest(row: Row) -> float:
     return row["minimum"]["frequency"]
+
+
+def on_path(row: Row) -> float:
+    return row["evidence"]["looks"]["path"]["frequency"]
 
 
 QUESTIONS: list[tuple[CrystalQuery, Callable[[Row], bool]]] = [
@@ -107,6 +114,15 @@ QUESTIONS: list[tuple[CrystalQuery, Callable[[Row], bool]]] = [
     (CrystalQuery(condition={"band_gap": 1.5}), lambda row: row["condition"] == {"band_gap": 1.5}),
     (CrystalQuery(statuses=["stable"], threshold=-0.1), lambda row: judged(row) and not lowest(row) < -0.1),
     (CrystalQuery(statuses=["unstable"], threshold=-0.1), lambda row: judged(row) and lowest(row) < -0.1),
+    (CrystalQuery(published="stable"), lambda row: judged(row) and not on_path(row) < -1e-3),
+    (
+        CrystalQuery(published="unstable", statuses=["unstable"], where={"nsites": {"$lt": 4}}),
+        lambda row: row["status"] == "unstable" and on_path(row) < -1e-3 and row["nsites"] < 4,
+    ),
+    (
+        CrystalQuery(disputed=True),
+        lambda row: judged(row) and (row["status"] == "stable") is (on_path(row) < -1e-3),
+    ),
     (
         CrystalQuery(statuses=["failed", "stable"], threshold=-1e-5),
         lambda row: row["status"] == "failed" or (judged(row) and not lowest(row) < -1e-5),
@@ -151,6 +167,7 @@ def test_the_protocols_own_threshold_changes_nothing(store):
         (CrystalQuery(threshold=-0.1), "needs one verdict"),
         (CrystalQuery(statuses=["stable", "unstable"], threshold=-0.1), "needs one verdict"),
         (CrystalQuery(statuses=["stable"], threshold=0.1), "makes no sense"),
+        (CrystalQuery(published="undecided"), "no verdict of the published rule 'undecided'"),
         (CrystalQuery(where={"$where": "1"}), r"may not contain \$where"),
         (CrystalQuery(where={"$or": [{"a": 1}, {"b": {"$not": {"$function": {}}}}]}), r"may not contain \$function"),
         (CrystalQuery(where={"$expr": {"$eq": [1, 1]}}), r"may not contain \$expr"),
@@ -301,7 +318,7 @@ def both(tmp_path_factory, mongo_server_uri) -> Iterator[tuple[Path, str]]:
 
 
 def test_the_readme_asks():
-    assert len(ASKED) == 11
+    assert len(ASKED) == 13
 
 
 @pytest.mark.parametrize(("command", "given"), ASKED, ids=[command for command, _ in ASKED])

@@ -14,6 +14,7 @@ from second_runs import as_fresh, counts, documents, run
 
 from phononbench_flows.store import ResultsStore
 
+BIG_FIELD = "@hostile/big_field.csv"
 KINDS = ("duplicates", "layers", "names", "not_finite", "rerun", "hostile")
 
 pytestmark = pytest.mark.usefixtures("parsed_here")
@@ -39,7 +40,7 @@ def given(hard: Path, kind: str) -> dict[str, list[dict[str, str]]]:
     rows = defaultdict(list)
     with (hard / "expected.csv").open() as stream:
         for row in csv.DictReader(stream):
-            if row["kind"] == kind and not row["file"].startswith("@hostile/big"):  # a table's row, not a name
+            if row["kind"] == kind and row["file"] != BIG_FIELD:
                 rows[row["input"] or row["file"]].append(row)
     return rows
 
@@ -89,6 +90,21 @@ def test_rows_of_a_kind(hard, hostile, tmp_path, kind):
             assert counts(store).generated == len(documents(store))
             misses += wrong(rows, store, {"@hostile": str(hostile)} if text[0] == "@" else {"": f"{hard}/"})
     assert not misses, "\n".join(misses)
+
+
+def test_a_row_that_is_too_large_costs_itself(hostile, tmp_path):
+    """Its rows are about reading; in a set the third repeats the first."""
+    table = hostile / BIG_FIELD.removeprefix("@hostile/")
+    with ResultsStore.open(tmp_path / "results") as store:
+        run([table], store)
+        found = documents(store)
+        assert counts(store).generated == 3
+    by_source = {each["origin"]["source"]: each for each in found.values()}
+    first, large, third = (by_source[f"{table}#{n}"] for n in (1, 2, 3))
+    assert (first["id"], first["status"], first["formula_pretty"]) == ("S-1", "pending", "NiO")
+    assert (large["status"], large["reason"]) == ("rejected", "file_too_large")
+    assert large["detail"] == "The row has more than 8000000 bytes."
+    assert (third["id"], third["status"], third["duplicate_of"]) == ("S-3", "duplicate", "S-1")
 
 
 def test_second_runs(hard, tmp_path):

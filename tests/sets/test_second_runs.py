@@ -12,10 +12,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 from second_runs import as_fresh, counts, crystal_set, documents, run
 
-from phononbench_flows.outcomes import Status
-from phononbench_flows.protocol import PRESETS
 from phononbench_flows.sets.ingest import ingest
-from phononbench_flows.sets.repeats import compare_relaxed
 from phononbench_flows.store import ResultsStore
 
 pytestmark = pytest.mark.usefixtures("parsed_here")
@@ -237,32 +234,3 @@ def test_names_that_are_no_unicode_are_kept_as_escapes(store, folder):
     other.mkdir()
     (other / "z.cif").write_bytes(odd.read_bytes())
     assert ingest([other], crystal_set(), store).gone_ids == ()
-
-
-# -- relaxed ---------------------------------------------------------------------------------------------------------
-
-
-def relaxed(name: str, structure: Structure, **changes) -> object:
-    shown = {"status": "stable", "relaxed_structure": structure.as_dict(), "formula_pretty": "NaCl"}
-    shown |= {"symmetry_relaxed": {"number": 225, "symprec": 0.01}, "set": "S", "same_as": None}
-    mine = {"id": name, "key": f"{name}@p", "protocol_id": "p"}
-    return make(1, **(shown | mine | changes))
-
-
-def test_crystals_that_become_the_same_are_told_and_counted_once(store):
-    made = {"S-a": halite(5.64), "S-b": halite(5.69) * (1, 1, 2), "S-c": halite(5.9), "S-d": halite(5.66)}
-    store.put(*(relaxed(name, structure) for name, structure in made.items()))
-    store.put(relaxed("S-e", halite(5.64), status="pending", stage="relaxation", relaxed_structure=None))
-    mine = {"set": "S", "protocol_id": "p"}
-    assert compare_relaxed(store, mine, PRESETS["paper"]) == 2
-    assert {found.id: found.same_as for found in store.documents(mine) if found.same_as} == {
-        "S-b": "S-a", "S-d": "S-a",
-    }  # fmt: skip
-    assert compare_relaxed(store, mine, PRESETS["paper"]) == 0
-    found = store.get("S-b@p")
-    assert found.status == Status.STABLE
-    # The first goes: the next stands for the others.
-    gone = store.get("S-a@p")
-    store.put(gone.model_copy(update={"status": "gone"}))
-    assert compare_relaxed(store, mine, PRESETS["paper"]) == 2
-    assert {found.id: found.same_as for found in store.documents(mine) if found.same_as} == {"S-d": "S-b"}

@@ -56,6 +56,8 @@ def crystal(number: int, rng: random.Random) -> CalculationDocument:
     status = rng.choice(["stable", "stable", "unstable", "failed", "duplicate"])
     elements = sorted(rng.sample(["Li", "O", "Mn", "F", "Pb"], rng.randint(1, 3)))
     frequency = rng.uniform(-0.001, 0.2) if status == "stable" else rng.uniform(-1, -0.01)
+    if number % 15 == 0:  # the path says the opposite of what decided
+        frequency = -0.05 - frequency
     minimum = Look(frequency=frequency, q=[0, 0, 0], n_q=9, exact=False)
     judged = status in {"stable", "unstable"}
     return make(
@@ -137,6 +139,8 @@ MEANT: dict[str, Callable[[Row], bool]] = {
         stable(row) and 16 <= row["symmetry_relaxed"]["number"] <= 74 and row["nsites"] <= 12
     ),
     "Stable at another threshold": lambda row: judged(row) and not lowest(row) < -0.1,
+    "Stable by the published rule": lambda row: judged(row) and not lowest(row) < -0.001,
+    "In dispute with the published rule": lambda row: judged(row) and stable(row) is (lowest(row) < -0.001),
     "Unstable, but only just": lambda row: row["status"] == "unstable" and not lowest(row) < -0.5,
     "Made from another crystal": lambda row: row["origin"]["parent"] == "MyModel-7",
     "The newest": stable,

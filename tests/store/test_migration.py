@@ -19,7 +19,7 @@ from phononbench_flows.cli import app
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.results.bundle import pack, verify
-from phononbench_flows.stability import assess, decisive
+from phononbench_flows.stability import assess, decisive, published
 from phononbench_flows.store import ResultsStore, migration
 from phononbench_flows.store.blobs import BlobStore
 from phononbench_flows.store.collection import StoreError
@@ -352,6 +352,11 @@ def test_what_migrated_follows_from_its_evidence(old, tmp_path):
             assert len(found) == {"paper": 4, "commensurate": 2}[name]
             for document in found:
                 assert assess(document.evidence, protocol.judgement) == document.assessments
+                beside = published(document.evidence)
+                assert set(beside) == {-1e-3, -0.1}
+                if document.protocol_name == "paper":
+                    assert beside[-1e-3] == document.status
+                assert document.why.startswith(f"{document.status}: ")
                 assert decisive(document.evidence, document.assessments[0]) == document.minimum
                 assert document.status == document.assessments[0].stability
         assert {row["status"] for row in store.query({"id": "gen_1"})} == {"stable", "unstable"}

@@ -8,15 +8,19 @@ import json
 import os
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
+import pandas as pd
 import pytest
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
-from samples import CIF, POSCAR, parse_structure
+from pymatgen.io.vasp import Xdatcar
+from samples import CIF, PHONOPY, POSCAR, parse_structure
 from written import (
     BOTH,
     CSCL,
@@ -37,6 +41,7 @@ from written import (
     tarred,
     tensors,
     trajectory,
+    xdatcar,
     zipped,
 )
 
@@ -51,8 +56,7 @@ from phononbench_flows.structures import (
     check,
     read_inputs,
 )
-from phononbench_flows.structures.formats import format_of
-from phononbench_flows.structures.formats.torch_files import split
+from phononbench_flows.structures.formats import format_of, torch_files
 from phononbench_flows.structures.raw import NoCrystalsError, RejectedError
 
 MATCHER = StructureMatcher(ltol=1e-4, stol=1e-4, angle_tol=1e-2, scale=False, primitive_cell=False)
@@ -324,8 +328,6 @@ def plain(structure: Structure) -> dict[str, Any]:
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs the extra `parquet`")
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pandas as pd
-
     for name, cells in (("text", [cif(each) for each in BOTH]), ("nested", [plain(each) for each in BOTH])):
         path = tmp_path / f"{name}.parquet"
         pd.DataFrame({"id": ["a", "b"], "structure": cells}).to_parquet(path)
@@ -507,40 +509,298 @@ class Evil:
         return os.system, ("touch marker",)
 
 
+class Data:
+    """Stands for that of torch_geometric, as which it is pickled."""
+
+
 def test_tensors_with_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    [evil] = read(tensors(tmp_path / "evil.pt", more=Evil()))
-    assert evil.rejection is not None
-    assert evil.rejection.reason == Reason.UNSUPPORTED_FILE
-    assert "CIF, extxyz or JSON" in evil.rejection.detail
+    for name in ("torch_geometric", "torch_geometric.data", "torch_geometric.data.data"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["torch_geometric.data.data"].Data = Data  # type: ignore[attr-defined]
+    monkeypatch.setattr(Data, "__module__", "torch_geometric.data.data")
+    tensors(tmp_path / "evil.pt", more=Evil())
+    tensors(tmp_path / "eval_diff.pt", input_data_batch=Data())
+    tensors(tmp_path / "numpy.pt", lengths=np.ones((1, 2, 3)))
+    for name in ("evil.pt", "eval_diff.pt", "numpy.pt"):
+        [refused] = read(tmp_path / name)
+        assert refused.rejection is not None
+        assert refused.rejection.reason == Reason.UNSUPPORTED_FILE
+        assert "torch.save({key: data[key]" in refused.rejection.detail
+        assert "CIF, extxyz or JSON" in refused.rejection.detail
     assert not (tmp_path / "marker").exists()
 
 
-def _together(**changes: Any) -> dict[str, Any]:
-    each = [arrays(structure) for structure in BOTH]
-    content = {
-        "frac_coords": np.concatenate([one["frac_coords"] for one in each]),
-        "atom_types": np.concatenate([one["atom_types"] for one in each]),
-        "num_atoms": np.array([len(structure) for structure in BOTH]),
-        "lengths": np.array([one["lengths"] for one in each]),
-        "angles": np.array([one["angles"] for one in each]),
+def tensors_of(keys: str, atoms: str, *, tries: int = 0) -> dict[str, Any]:
+    """Both crystals: cells by these keys, atoms one crystal after the other, listed, or filled up to one number."""
+    import torch
+
+    made = [arrays(each) | {"lattices": each.lattice.matrix, "num_atoms": len(each)} for each in BOTH]
+    content = {key: [torch.tensor(np.array(one[key])) for one in made] for key in (*keys.split(), *_OF_ATOMS)}
+    for key, listed in content.items():
+        if key not in _OF_ATOMS:
+            content[key] = torch.stack(listed)
+        elif atoms == "filled":
+            content[key] = torch.nn.utils.rnn.pad_sequence(listed, batch_first=True)
+        elif atoms == "joined":
+            content[key] = torch.cat(listed)
+    if not tries:
+        return content
+    return {
+        key: [each] * tries if isinstance(each, list) else torch.stack([each] * tries) for key, each in content.items()
     }
+
+
+_OF_ATOMS = ("frac_coords", "atom_types")
+
+
+def read_tensors(content: Any) -> list[Structure | Rejection]:
+    found = list(torch_files.crystals_in(content))
+    return [
+        each if isinstance(each, Rejection) else parse_structure("json", json.dumps(torch_files._plain(each)).encode())
+        for each in found
+    ]
+
+
+@pytest.mark.parametrize("tries", [0, 1, 3])
+@pytest.mark.parametrize("atoms", ["joined", "listed", "filled"])
+@pytest.mark.parametrize("cell", ["lengths angles", "lattices", "lattices lengths angles"])
+def test_layouts_of_tensors(cell: str, atoms: str, tries: int) -> None:
+    content = tensors_of(f"{cell} num_atoms", atoms, tries=tries)
+    plain = torch_files._plain(content)
+    named = {{"lattices": "lattice", "atom_types": "atomic_numbers"}.get(key, key): content[key] for key in content}
+    for each in (content, plain, named, content | {"eval_setting": None, "time": 1.0}):
+        found = read_tensors(each)
+        assert len(found) == 2 * max(tries, 1)
+        assert all(map(is_same, found, BOTH * max(tries, 1)))
+
+
+def test_lists_of_tensors() -> None:
+    import torch
+
+    alone = [{key: torch.tensor(value) for key, value in arrays(each).items()} for each in BOTH]
+    led = [{key: value[None] for key, value in each.items()} for each in alone]
+    counted = [each | {"num_atoms": torch.tensor(len(each["atom_types"]))} for each in alone]
+    cells_led = [each | {key: each[key][None] for key in ("lengths", "angles")} for each in counted]
+    lots = [tensors_of("lengths angles num_atoms", "joined")]
+    for content in (alone, tuple(led), counted, cells_led, lots, [lots], [each.as_dict() for each in BOTH]):
+        found = read_tensors(content)
+        assert len(found) == 2
+        assert all(map(is_same, found, BOTH))
+    # Tries differ in their numbers of atoms, so that FlowMM lists them.
+    tries = [tensors_of("lattices num_atoms", "joined", tries=1)] * 2
+    listed = {key: [each[key][0] for each in tries] for key in tries[0]}
+    assert all(map(is_same, read_tensors(listed), BOTH * 2))
+    assert is_same(read_tensors(alone[1])[0], ZNO)
+    six = torch.cat([alone[1]["lengths"], alone[1]["angles"]])
+    assert is_same(read_tensors(_changed_tensors(alone[1], lengths=None, angles=None, lattices=six))[0], ZNO)
+
+
+def test_an_entry_of_a_list_that_is_no_crystal_costs_itself() -> None:
+    [one, other] = [arrays(each) for each in BOTH]
+    found = read_tensors([one, {"loss": 1.0}, one | {"lengths": [4.0]}, {"frac_coords": [[0, 0, 0]]}, other])
+    assert [reason(each) for each in found] == ["good", "unparsable", "unparsable", "unparsable", "good"]
+
+
+def _changed_tensors(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (content | changes).items() if value is not None}
 
 
-def test_tensors_are_split_where_their_counts_agree() -> None:
-    matrices = np.array([each.lattice.matrix for each in BOTH])
-    for content in (_together(), _together(lengths=None, angles=None, lattices=matrices)):
-        found = [parse_structure("json", json.dumps(crystal).encode()) for crystal in split(content)]
-        assert all(map(is_same, found, BOTH))
-    for changes in ({"num_atoms": np.array([2, 5])}, {"num_atoms": np.array([-1, 7])}, {"lengths": np.ones((3, 3))}):
-        with pytest.raises(RejectedError):
-            list(split(_together(**changes)))
-    with pytest.raises(RejectedError, match="no atomic numbers"):
-        list(split(_together(atom_types=np.ones((6, 100)))))
-    for missing in ("num_atoms", "atom_types", "angles"):
-        with pytest.raises(NoCrystalsError):
-            list(split(_together(**{missing: None})))
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_atoms": np.array([2, 5])}, "contradictory"),
+        ({"num_atoms": np.array([-1, 7])}, "contradictory"),
+        ({"num_atoms": np.array([[2, 4]])}, "contradictory"),
+        ({"lengths": np.ones((3, 3))}, "contradictory"),
+        ({"frac_coords": np.zeros((1, 6, 3))}, "contradictory"),
+        ({"atom_types": np.ones((6, 100))}, "ambiguous"),
+        ({"lattices": np.ones((1, 3, 3))}, "contradictory"),
+    ],
+)
+def test_tensors_that_contradict_each_other(changes: dict[str, Any], expected: str) -> None:
+    content = tensors_of("lengths angles num_atoms", "joined")
+    with pytest.raises(RejectedError) as error:
+        read_tensors(content | changes)
+    assert error.value.rejection.reason == expected
+
+
+def test_tensors_of_which_one_crystal_is_wrong() -> None:
+    filled = tensors_of("lengths angles num_atoms", "filled")
+    # The first has two atoms, and two of filling.
+    for count, expected in ((-1, "contradictory"), (1, "contradictory"), (3, "unsupported_element")):
+        filled["num_atoms"][0] = count
+        assert [reason(each) for each in read_tensors(filled)] == [expected, "good"]
+    other_cell = tensors_of("lattices lengths angles num_atoms", "joined")
+    other_cell["lengths"][1] *= 1.01
+    assert [reason(each) for each in read_tensors(other_cell)] == ["good", "contradictory"]
+    six = tensors_of("num_atoms", "joined") | {"lattices": np.array([[4, 4, 4, 1.57, 1.57, 1.57]] * 2)}
+    assert [reason(each) for each in read_tensors(six)] == ["ambiguous"] * 2
+
+
+@pytest.mark.parametrize("missing", ["num_atoms", "atom_types", "angles", "frac_coords"])
+def test_tensors_that_are_missing(missing: str) -> None:
+    with pytest.raises(NoCrystalsError):
+        read_tensors(_changed_tensors(tensors_of("lengths angles num_atoms", "joined"), **{missing: None}))
+
+
+# -- trajectories of VASP --------------------------------------------------------------------------------------
+
+
+def configurations(number: int, *, constant: bool) -> list[Structure]:
+    found = [ZNO.copy() for _ in range(number)]
+    for place, each in enumerate(found):
+        each.translate_sites([0], [0, 0, 0.01 * place])
+        if not constant:
+            each.scale_lattice(ZNO.volume * (1 + 0.02 * place))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("writer", "constant"), [("VASP", True), ("VASP", False), ("ASE", True), ("ASE", False), ("pymatgen", True)]
+)
+def test_xdatcars(tmp_path: Path, writer: str, constant: bool) -> None:
+    structures, path = configurations(4, constant=constant), tmp_path / "XDATCAR"
+    if writer == "VASP":
+        path.write_text(xdatcar(structures, constant=constant) + "\n")
+    elif writer == "ASE":
+        ase.io.write(path, [atoms(each) for each in structures], format="vasp-xdatcar")
+    else:
+        (tmp_path / "plain").write_text(xdatcar(structures, constant=True))
+        Xdatcar(tmp_path / "plain").write_file(path)
+        (tmp_path / "plain").unlink()
+    raws = read(path)
+    assert [raw.label for raw in raws] == [f"XDATCAR.{n}" for n in (1, 2, 3, 4)]
+    assert [raw.source for raw in raws] == [f"{path}#{n}" for n in (1, 2, 3, 4)]
+    assert all(map(is_same, map(outcome, raws), structures))
+    assert all(map(is_same, map(outcome, raws), Xdatcar(path).structures))
+    (tmp_path / "CONTCAR").write_text(poscar(ZNO))
+    ignored = Ignored()
+    assert [raw.label for raw in read(tmp_path, ignored=ignored)] == ["CONTCAR"]
+    assert str(ignored) == "1 XDATCAR (XDATCAR)"
+
+
+@pytest.mark.parametrize("name", ["XDATCAR", "XDATCAR.gz", "run1_XDATCAR", "XDATCAR-2", "x.xdatcar"])
+def test_names_of_xdatcars(name: str) -> None:
+    found = format_of(name)
+    assert found is not None
+    assert found.kind == "XDATCAR"
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("a line less", "unparsable"),
+        ("a line more", "unparsable"),
+        ("no number", "unparsable"),
+        ("stars", "bad_numbers"),
+        ("too large", "file_too_large"),
+    ],
+)
+def test_a_broken_configuration_costs_itself(tmp_path: Path, change: str, expected: str, constant: bool) -> None:
+    structures = configurations(4, constant=constant)
+    lines = xdatcar(structures, constant=constant).splitlines(keepends=True)
+    place = [n for n, line in enumerate(lines) if "configuration" in line][1] + 1
+    lines[place] = {
+        "a line less": "",
+        "a line more": lines[place] * 2,
+        "no number": lines[place].replace("0", "O", 1),
+        "stars": " ********* 0.5 0.5\n",
+        "too large": lines[place] * 100,
+    }[change]
+    path = tmp_path / "XDATCAR"
+    path.write_text("".join(lines))
+    found = [outcome(raw) for raw in read_inputs([path], ReadLimits(max_bytes=2_000))]
+    assert [reason(each) for each in found][:2] == ["good", expected]
+    # Whether a head was among the lines that are none of coordinates cannot be told where none is repeated.
+    left = "unparsable" if constant and change in {"no number", "too large"} else "good"
+    assert [reason(each) for each in found][2:] == [left] * 2
+    if left == "good":
+        assert all(map(is_same, found[2:], structures[2:]))
+
+
+def test_heads_of_xdatcars(tmp_path: Path) -> None:
+    path = tmp_path / "XDATCAR"
+    text = xdatcar(configurations(2, constant=True), constant=True)
+    for changed in (
+        text.replace("   Zn   O\n", ""),
+        text.replace("unknown system\n", ""),
+        text[text.index("Direct") :],
+        text.replace("2     2", "2     x"),
+    ):
+        path.write_text(changed)
+        assert [reason(outcome(raw)) for raw in read(path)] == ["unparsable"] * 2
+    # A head that lacks a line leaves open what the next configurations are.
+    varying = xdatcar(configurations(3, constant=False), constant=False)
+    second = varying.index("unknown", 10)
+    path.write_text(varying[:second] + varying[second:].replace("   Zn   O\n", "", 1))
+    assert [reason(outcome(raw)) for raw in read(path)] == ["unparsable", "unparsable", "good"]
+    path.write_text(varying[:second] + varying[second:].replace("unknown system\n", "\n", 1))
+    assert [reason(outcome(raw)) for raw in read(path)] == ["good"] * 3
+    path.write_text(poscar(ZNO))
+    assert [reason(outcome(raw)) for raw in read(path)] == ["unparsable"]
+
+
+# -- texts of language models ----------------------------------------------------------------------------------
+
+
+PROMPT = (
+    "Below is a description of a bulk material. Generate a description of the lengths and angles of the lattice "
+    "vectors and then the element type and coordinates for each atom within the lattice:\n"
+)
+
+
+def gen_str(structure: Structure) -> str:
+    """As CrystalTextLLM writes it, with more digits."""
+    lattice = structure.lattice
+    sites = [f"{site.specie}\n{' '.join(f'{x:.6f}' for x in site.frac_coords)}" for site in structure]
+    return "\n".join([" ".join(map(str, lattice.abc)), " ".join(map(str, lattice.angles)), *sites])
+
+
+@pytest.mark.parametrize("column", ["gen_str", "text"])
+@pytest.mark.parametrize("before", ["", PROMPT, "The band gap is 1.2. Crystal:\n"])
+def test_texts_of_language_models(tmp_path: Path, column: str, before: str) -> None:
+    charged = ZNO.copy().add_oxidation_state_by_element({"Zn": 2, "O": -2})
+    texts = [before + gen_str(CSCL), before + gen_str(charged) + "\n"]
+    for name, content in (
+        ("t.csv", table(column, texts, note=["a", "b"])),
+        ("u.csv", table(column, [each.replace("\n", "\\n") for each in texts])),
+        ("t.json", json.dumps([{column: each} for each in texts])),
+    ):
+        (tmp_path / name).write_text(content)
+        raws = assert_both(tmp_path / name)
+        assert {raw.format for raw in raws} == {"gen_str"}
+
+
+def test_a_column_gen_str_that_holds_both(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(table("gen_str", [cif(CSCL), gen_str(ZNO)]))
+    assert [raw.format for raw in assert_both(path)] == ["cif", "gen_str"]
+    # As the program writes it: what it made a CIF of stands beside it.
+    path.write_text(table("cif", [cif(each) for each in BOTH], gen_str=[PROMPT + gen_str(each) for each in BOTH]))
+    assert [raw.format for raw in assert_both(path)] == ["cif", "cif"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4 4 4\n90 90 90\n", "unparsable"),
+        ("4 4 4\n90 90 90\nNa\n0 0 0\nCl", "unparsable"),
+        ("4 4 4\n90 90 90\nNa\n0 0\nCl\n0 0 0.5", "unparsable"),
+        ("4 4 4\n90 90 90\nNa\n0 0 0\nCl\n0 0 x", "unparsable"),
+        ("4 4 4\n90 90 90\n[MASK]\n0 0 0\nCl\n0.5 0.5 0.5", "unsupported_element"),
+        ("4 4 4\n90 90 90\nNa\n0 0 nan\nCl\n0.5 0.5 0.5", "bad_numbers"),
+        ("4 4 4\n90 90 300\nNa\n0 0 0\nCl\n0.5 0.5 0.5", "bad_cell"),
+        ("4 4 4\n90 90 90\nNa\n0 0 0\n0 0 0\nCl", "unparsable"),
+    ],
+)
+def test_broken_texts_of_language_models(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(table("gen_str", [gen_str(CSCL), text, PROMPT + text, gen_str(ZNO)]))
+    raws = read(path)
+    assert {raw.format for raw in raws} == {"gen_str"}
+    assert [reason(outcome(raw)) for raw in raws] == ["good", expected, expected, "good"]
 
 
 def test_reading_needs_no_torch(tmp_path: Path) -> None:
@@ -714,9 +974,33 @@ def test_a_device_as_a_list(tmp_path: Path) -> None:
         read(tmp_path / "zero.txt")
 
 
-def test_limits_hold_for_every_part(tmp_path: Path) -> None:
-    limits = ReadLimits(max_bytes=300)
-    for name, text in (("x.json", JSON["list of pymatgen"]()), ("x.csv", table("cif", [cif(e) for e in BOTH]))):
-        (tmp_path / name).write_text(text)
-        raws = list(read_inputs([tmp_path / name], limits))
-        assert {reason(outcome(raw)) for raw in raws} == {"file_too_large"}
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x.cif", "POSCAR", "x.yaml", "x.extxyz", "XDATCAR", "x.json", "y.json", "x.jsonl", "x.csv", "x.parquet"),
+        *("x.db", "x.traj", "x.pt", "x.zip", "x.tar.gz"),
+    ],
+)
+def test_limits_hold_for_every_part(tmp_path: Path, name: str) -> None:
+    write: dict[str, Callable[[Path], object]] = {
+        "x.cif": lambda path: path.write_text(cif(ZNO)),
+        "POSCAR": lambda path: path.write_text(poscar(ZNO)),
+        "x.extxyz": lambda path: path.write_text(extxyz()),
+        "XDATCAR": lambda path: path.write_text(xdatcar([ZNO, ZNO], constant=False)),
+        "x.json": lambda path: path.write_text(JSON["list of pymatgen"]()),
+        "y.json": lambda path: path.write_text(JSON["by name"]()),
+        "x.jsonl": lambda path: path.write_text("\n".join(map(pymatgen_json, BOTH))),
+        "x.csv": lambda path: path.write_text(table("cif", [cif(each) for each in BOTH])),
+        "x.parquet": lambda path: pd.DataFrame({"cif": [cif(each) for each in BOTH]}).to_parquet(path),
+        "x.db": ase_database,
+        "x.traj": trajectory,
+        "x.pt": tensors,
+        "x.yaml": lambda path: path.write_text(PHONOPY),
+        "x.zip": lambda path: zipped(path, MEMBERS),
+        "x.tar.gz": lambda path: tarred(path, MEMBERS),
+    }
+    if name == "x.parquet" and importlib.util.find_spec("pyarrow") is None:
+        pytest.skip("needs the extra `parquet`")
+    write[name](tmp_path / name)
+    raws = list(read_inputs([tmp_path / name], ReadLimits(max_bytes=80)))
+    assert {reason(outcome(raw)) for raw in raws} == {"file_too_large"}

@@ -22,11 +22,13 @@ from written import (
     table,
     tarred,
     trajectory,
+    xdatcar,
     zipped,
 )
 
 from phononbench_flows.structures import InputError, Rejection, read_inputs
 from phononbench_flows.structures.formats import parsers
+from phononbench_flows.structures.text import as_text
 
 SEED = 20261126
 
@@ -36,6 +38,7 @@ TEXTS = {
     "phonopy": PHONOPY,
     "json": pymatgen_json(ZNO),
     "python": repr(ZNO.as_dict()),
+    "gen_str": "4.0 4.0 4.0\n90 90 90\nNa\n0.00 0.00 0.00\nCl\n0.50 0.50 0.50",
 }
 
 
@@ -86,7 +89,7 @@ def test_poscars_and_frames_keep_their_counts() -> None:
         changed = mutated(POSCAR.encode(), chance)
         found = parse_structure("poscar", changed)
         if isinstance(found, Structure):
-            lines = changed.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").splitlines()
+            lines = as_text(changed).replace("\r\n", "\n").replace("\r", "\n").split("\n")
             counts = [word for word in lines[6].split("!")[0].split("#")[0].split() if word.isdigit()]
             assert len(found) == sum(map(int, counts))
 
@@ -104,6 +107,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "x.zip": lambda path: zipped(path, {"a.cif": cif(ZNO).encode(), "POSCAR.xz": PACKERS[".xz"](POSCAR.encode())}),
     "x.cif.bz2": lambda path: path.write_bytes(PACKERS[".bz2"](cif(ZNO).encode())),
     "x.yaml": lambda path: path.write_text(PHONOPY),
+    "XDATCAR": lambda path: path.write_text(xdatcar([ZNO, ZNO], constant=False)),
 }
 APART: dict[str, Callable[[Path], object]] = {"x.db": ase_database, "x.traj": trajectory}
 

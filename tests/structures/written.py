@@ -161,6 +161,19 @@ def trajectory(path: Path) -> Path:
     return path
 
 
+def xdatcar(structures: list[Structure], *, constant: bool) -> str:
+    """Of ZnO, as VASP writes it: the head once, or before each configuration."""
+    text = ""
+    for place, each in enumerate(structures):
+        if place == 0 or not constant:
+            text += "unknown system\n           1\n"
+            text += "".join(f"  {a:11.6f} {b:11.6f} {c:11.6f}\n" for a, b, c in each.lattice.matrix)
+            text += "   Zn   O\n     2     2\n"
+        text += f"Direct configuration={(place + 1) * 10:6d}\n"
+        text += "".join(f"  {a:11.8f} {b:11.8f} {c:11.8f}\n" for a, b, c in each.frac_coords)
+    return text
+
+
 def tensors(path: Path, *, tries: int = 1, **changes: Any) -> Path:
     import torch
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sets import fill, judged
+from made_sets import fill, fill_exact, judged
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.store import ResultsStore
@@ -18,6 +18,7 @@ from phononbench_flows.store import ResultsStore
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 SCRIPTS = sorted(path.stem for path in ANALYSIS.glob("*.py"))
 WITHOUT_STORE = "published_disagreements"
+BY_EXACT = "interpolation_or_instability"
 WITHOUT_FIGURE = {WITHOUT_STORE, "phonon_spectra"}
 
 
@@ -30,6 +31,9 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_writes_its_files(run, results, tmp_path, name):
+    if name == BY_EXACT:
+        with ResultsStore.open(results := tmp_path / "exact") as store:
+            fill_exact(store)
     printed = run(name, *([] if name == WITHOUT_STORE else [results]))
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {Path(line).name for line in printed.splitlines() if line.startswith(str(tmp_path))}

@@ -30,7 +30,9 @@ _SAME_PLACE = 1e-2  # Å: positions written in few digits differ by less, positi
 _SAME_LENGTH = 1e-3  # relative
 
 _ASE_SPECIES = ("numbers", "symbols")
-_ARRAY_SPECIES = ("atom_types", "atomic_numbers", "numbers", "species")
+ARRAY_SPECIES = ("atom_types", "atomic_numbers", "numbers", "species")
+ARRAY_CELLS = ("lattice", "lattices", "cell")
+"""Keys of generators' arrays: the first that is there is meant."""
 
 
 # -- which dictionaries are crystals ---------------------------------------------------------------------------
@@ -60,8 +62,8 @@ def _is_jarvis(content: Mapping[str, Any]) -> bool:
 
 def _is_arrays(content: Mapping[str, Any]) -> bool:
     keys = set(content)
-    cell = {"lengths", "angles"} <= keys or bool({"lattice", "lattices", "cell"} & keys)
-    return "frac_coords" in keys and cell and any(key in keys for key in _ARRAY_SPECIES)
+    cell = {"lengths", "angles"} <= keys or bool(keys.intersection(ARRAY_CELLS))
+    return "frac_coords" in keys and cell and any(key in keys for key in ARRAY_SPECIES)
 
 
 # -- text of one crystal ---------------------------------------------------------------------------------------
@@ -165,8 +167,11 @@ def _of_pymatgen(content: Mapping[str, Any]) -> Structure:
 def _pymatgen_lattice(given: Mapping[str, Any]) -> Lattice:
     _require_periodic(given.get("pbc", True))
     parameters = [given.get(key) for key in ("a", "b", "c", "alpha", "beta", "gamma")]
+    if "matrix" not in given and None in parameters:
+        raise RejectedError(Reason.UNPARSABLE, "The cell has neither a matrix nor all of its lengths and angles.")
     if "matrix" not in given:
-        return Lattice.from_parameters(*(float(value) for value in cast("list[float]", parameters)))
+        numbers = np.array(parameters, dtype=float)
+        return Lattice(_cell(numbers[:3], numbers[3:]))
     lattice = Lattice(_matrix(given["matrix"]))
     for said, made in zip(parameters, lattice.parameters, strict=True):
         if said is not None and math.isfinite(made) and not math.isclose(float(said), made, rel_tol=_SAME_LENGTH):
@@ -229,7 +234,7 @@ def structure_of_atoms(
     """
     matrix = np.asarray(cell, dtype=float)
     if matrix.shape in {(3,), (6,)}:
-        matrix = Lattice.from_parameters(*(*matrix, 90, 90, 90)[:6]).matrix
+        matrix = _cell(matrix[:3], np.array([*matrix[3:], 90, 90, 90][:3])) if matrix.any() else np.zeros((3, 3))
     matrix = _matrix(matrix)
     if pbc is None and not matrix.any():
         raise RejectedError(Reason.BAD_CELL, "There is no cell.")
@@ -297,27 +302,38 @@ def _of_jarvis(content: Mapping[str, Any]) -> Structure:
 
 
 def _of_arrays(content: Mapping[str, Any]) -> Structure:
-    given = next(content[key] for key in _ARRAY_SPECIES if key in content)
-    matrix = next((content[key] for key in ("lattice", "lattices", "cell") if key in content), None)
-    if matrix is not None:
-        cell = _matrix(matrix)
-    else:
-        lengths, angles = np.ravel(_floats(content["lengths"])), np.ravel(_floats(content["angles"]))
-        if lengths.shape != (3,) or angles.shape != (3,):
-            raise RejectedError(Reason.UNPARSABLE, "There are not three lengths and three angles.")
-        cell = _cell(lengths, angles)
+    given = next(content[key] for key in ARRAY_SPECIES if key in content)
+    given_cell = next((content[key] for key in ARRAY_CELLS if key in content), None)
+    cells = [] if given_cell is None else [_array_cell(given_cell)]
+    if {"lengths", "angles"} <= set(content):
+        cells.append(_cell(np.ravel(_floats(content["lengths"])), np.ravel(_floats(content["angles"]))))
+    first, *others = [Lattice(cell).parameters for cell in cells]
+    if not all(np.allclose(first, other, rtol=_SAME_LENGTH) for other in others):
+        raise RejectedError(Reason.CONTRADICTORY, "The cell is given twice, and differs.")
     said = content.get("num_atoms")
     if said is not None and int(np.ravel(said)[0]) != len(given):
         raise RejectedError(Reason.CONTRADICTORY, f"num_atoms is {said}, but {len(given)} atoms follow.")
-    return _built(cell, given, content["frac_coords"], cartesian=False)
+    return _built(cells[0], given, content["frac_coords"], cartesian=False)
+
+
+def _array_cell(given: Any) -> np.ndarray:
+    """Three vectors, or three lengths and three angles."""
+    found = np.asarray(given, dtype=float)
+    if found.shape != (6,):
+        return _matrix(found)
+    if found[3:].max() <= np.pi:
+        raise RejectedError(Reason.AMBIGUOUS, "The angles of the cell may be degrees or radians.")
+    return _cell(found[:3], found[3:])
 
 
 def _cell(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    if lengths.shape != (3,) or angles.shape != (3,):
+        raise RejectedError(Reason.UNPARSABLE, "There are not three lengths and three angles.")
     numbers = [*lengths, *angles]
     if not np.isfinite(numbers).all():
         raise RejectedError(Reason.BAD_NUMBERS, "The cell holds a number that is not finite.")
     cosines = np.cos(np.radians(angles))
-    if min(numbers) <= 0 or 1 - cosines @ cosines + 2 * np.prod(cosines) <= 0:
+    if min(numbers) <= 0 or max(angles) >= 180 or 1 - cosines @ cosines + 2 * np.prod(cosines) <= 0:
         raise RejectedError(Reason.BAD_CELL, "No cell has these lengths and angles.")
     return Lattice.from_parameters(*map(float, numbers)).matrix
 

@@ -15,7 +15,7 @@ from phononbench_flows.structures.formats.base import Format, Found
 from phononbench_flows.structures.formats.dictionaries import OCCUPANCIES, structure_of_atoms
 from phononbench_flows.structures.formats.numbers import element, number, require_full
 from phononbench_flows.structures.raw import RawCrystal, ReadLimits, RejectedError, Rejection
-from phononbench_flows.structures.streams import BLANK_LINES, Utf8Lines
+from phononbench_flows.structures.text import BLANK_LINES, Utf8Lines
 
 # -- frames of a file ------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ def parse_extxyz(text: str) -> Structure:
     """
     from ase.io import read
 
-    _require_exact(text.splitlines())
+    _require_exact(text.split("\n"))
     frames = read(io.StringIO(text), index=":", format="extxyz")
     if len(frames) != 1:
         raise RejectedError(Reason.AMBIGUOUS, f"The file has {len(frames)} frames, not one.")

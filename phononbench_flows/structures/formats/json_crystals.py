@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -33,7 +32,8 @@ from phononbench_flows.structures.formats.records import (
 )
 from phononbench_flows.structures.labels import label_of
 from phononbench_flows.structures.raw import NoCrystalsError, RawCrystal, RejectedError, Rejection, TooLargeError
-from phononbench_flows.structures.streams import BLANK_LINES, Stream, Utf8Lines, as_text, encoding_of, read_whole
+from phononbench_flows.structures.streams import Stream, read_whole
+from phononbench_flows.structures.text import BLANK_LINES, Utf8Lines, as_text, decoder_of
 
 _PIECE = 2**18
 _BLANK = " \t\r\n"
@@ -206,7 +206,7 @@ class _Text:
     """The text of a stream, of which the beginning is in memory."""
 
     def __init__(self, head: bytes, stream: Stream) -> None:
-        decoder = codecs.getincrementaldecoder(encoding_of(head))("replace")
+        decoder = decoder_of(head)
         pieces = chain([head], iter(lambda: stream.read(_PIECE), b""))
         self._texts = chain(map(decoder.decode, pieces), iter([decoder.decode(b"", final=True)]))
         self._buffer, self._position, self._ended = "", 0, False
@@ -283,7 +283,7 @@ def _of_lines(found: Found) -> Iterator[RawCrystal]:
             number += bool(line.strip()) or size > longest
             if size > longest:
                 detail = f"The line has more than {longest} bytes."
-                yield found.bad_part(number, Rejection(Reason.FILE_TOO_LARGE, detail))
+                yield found.bad_part(number, Rejection(Reason.FILE_TOO_LARGE, detail), "json")
             elif line.strip() and not _IS_META(line):
                 yield _of_line(found, number, line)
             size = 0

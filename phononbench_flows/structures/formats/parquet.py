@@ -12,6 +12,7 @@ from phononbench_flows.structures import limited
 from phononbench_flows.structures.formats.base import Format, Found, Level
 from phononbench_flows.structures.formats.records import crystal_column, id_column, raw_crystal
 from phononbench_flows.structures.raw import NoCrystalsError, RawCrystal, RejectedError
+from phononbench_flows.structures.text import as_text
 
 _ROWS = 64
 
@@ -48,7 +49,7 @@ def _rows(found: Found, content: Path | bytes) -> Iterator[RawCrystal]:
 
 
 def _text(value: object) -> object:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return as_text(value) if isinstance(value, bytes) else value
 
 
 FORMATS = (Format("parquet table", (".parquet", ".pq"), read_parquet, Level.COLLECTION),)

@@ -12,15 +12,16 @@ from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.formats.base import Format, Found, whole_file
 from phononbench_flows.structures.formats.numbers import element
 from phononbench_flows.structures.raw import NoCrystalsError, RawCrystal, RejectedError
+from phononbench_flows.structures.text import as_text
 
 _HEAD = 100_000
-_IS_PHONOPY = re.compile(rb"^(phonopy|unit_cell|primitive_cell):", re.MULTILINE)
+_IS_PHONOPY = re.compile(r"^(phonopy|unit_cell|primitive_cell):", re.MULTILINE)
 
 
 def read_phonopy(found: Found) -> Iterator[RawCrystal]:
     """The crystal in a file. What is no output of phonopy, such as the metadata of a set, holds none."""
     named = found.name.rsplit("/", 1)[-1].lower().startswith("phonopy") or found.is_packed
-    if not named and not _IS_PHONOPY.search(found.head(_HEAD)):
+    if not named and not _IS_PHONOPY.search(as_text(found.head(_HEAD))):
         raise NoCrystalsError("It is no yaml of phonopy.")
     yield from whole_file("phonopy")(found)
 

@@ -29,7 +29,7 @@ def parse_poscar(text: str) -> Structure:
     Raises:
         RejectedError: it does not determine one.
     """
-    lines = iter(text.splitlines())
+    lines = iter(text.split("\n"))
     next(lines, None)  # a comment
     scale = _numbers(_next(lines, "scale factor"))
     matrix = np.array([_vector(_next(lines, "lattice vectors")) for _ in range(3)])
@@ -157,16 +157,23 @@ def _require_end(lines: Iterator[str], natoms: int) -> None:
         raise RejectedError(Reason.UNPARSABLE, f"The file counts {natoms} atoms, but has more coordinates.")
 
 
+def vasp_name(*names: str) -> re.Pattern[str]:
+    """Tells files that are named as VASP names them, in lower case.
+
+    Such as POSCAR, SPOSCAR, POSCAR_12, 123-POSCAR, mp-1_POSCAR and 0.poscar.txt, but no picture or script of that name.
+    """
+    return re.compile(
+        rf"(?:^|[^a-z])[a-z]?(?:{'|'.join(names)})(?![a-z])"
+        r"(?!.*\.(?:png|jpe?g|svg|pdf|gif|py|ipynb|sh|log|md|html?|toml|ini|np[yz]|h5|hdf5|out|err|dat)$)"
+    )
+
+
 FORMATS = (
     Format(
         "POSCAR",
         (".vasp", ".poscar", ".contcar"),
         whole_file("poscar"),
-        # POSCAR, SPOSCAR, POSCAR_12, 123-POSCAR, mp-1_POSCAR, 0.poscar.txt, but no picture or script of that name.
-        pattern=re.compile(
-            r"(?:^|[^a-z])[a-z]?(?:poscar|contcar)(?![a-z])"
-            r"(?!.*\.(?:png|jpe?g|svg|pdf|gif|py|ipynb|sh|log|md|html?|toml|ini|np[yz]|h5|hdf5|out|err|dat)$)"
-        ),
+        pattern=vasp_name("poscar", "contcar"),
         parsers={"poscar": parse_poscar},
     ),
 )

@@ -88,6 +88,8 @@ _POSCAR = re.compile(rf"\A[^\n]*\n[ \t]*[-+.\d][^\n]*\n{_NUMBERS}[^\n]*\n{_NUMBE
 
 
 _FRAME = re.compile(r"\A\d+[ \t]*\n[^\n]*lattice\s*=", re.IGNORECASE)
+# Lengths and angles, at the beginning or after a prompt, and a line that is no vector as it would be in a POSCAR.
+_GEN_STR = re.compile(rf"(?:\A|:[ \t]*\n)\s*{_NUMBERS}[^\n]*\n{_NUMBERS}[^\n]*(?:\n[ \t]*[^\s\d.+-]|\s*\Z)")
 
 
 def format_of_text(text: str) -> str:
@@ -98,7 +100,9 @@ def format_of_text(text: str) -> str:
         return "poscar"
     if _FRAME.match(text):
         return "extxyz"
-    return "cif" if _CIF.search(text) else ""
+    if _CIF.search(text):
+        return "cif"
+    return "gen_str" if _GEN_STR.search(text) else ""
 
 
 def raw_crystal(found: Found, key: int | str, value: Any, name: str = "") -> RawCrystal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from phononbench_flows.structures.streams import as_text
+from phononbench_flows.structures.text import as_text
 
 SAYS = "phononbench"
 """Who says it: the key under which a crystal keeps its label."""

@@ -11,9 +11,10 @@ from itertools import chain, islice
 
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.structures.formats.base import Format, Found, Level
+from phononbench_flows.structures.formats.gen_str import parse_gen_str
 from phononbench_flows.structures.formats.records import crystal_column, id_column, looks_like_crystal, raw_crystal
 from phononbench_flows.structures.raw import NoCrystalsError, RawCrystal, Rejection, TooLargeError
-from phononbench_flows.structures.streams import LINE_ENDS, Utf8Lines, as_text
+from phononbench_flows.structures.text import LINE_ENDS, Utf8Lines, as_text
 
 _DELIMITERS = ",\t;|"
 
@@ -103,4 +104,4 @@ def _layout(first: list[bytes], source: str) -> _Layout:
     raise NoCrystalsError(f"Table {source!r} has no column with crystals, such as cif or structure, among {seen!r}.")
 
 
-FORMATS = (Format("table", (".csv", ".tsv", ".tab"), read_table, Level.COLLECTION),)
+FORMATS = (Format("table", (".csv", ".tsv", ".tab"), read_table, Level.COLLECTION, parsers={"gen_str": parse_gen_str}),)

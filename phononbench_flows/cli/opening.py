@@ -1,0 +1,67 @@
+"""Opening the store and the LaunchPad that commands are asked of. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phononbench_flows.cli.common import checked_target, sentences, stop
+
+if TYPE_CHECKING:
+    from fireworks import LaunchPad
+
+    from phononbench_flows.store import ResultsStore
+
+
+@contextmanager
+def opened(spec: dict[str, str], *, new: bool = False) -> Iterator[ResultsStore]:
+    """The store of a spec; what is wrong with it, or with what is asked of it, ends the command.
+
+    Args:
+        spec: in full.
+        new: whether a directory may be one that has no results yet.
+    """
+    with sentences():
+        from phononbench_flows.store import ResultsStore
+
+        if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
+            stop(f"there are no results in {spec['path']}")
+        try:
+            with ResultsStore.open(spec) as store:
+                yield store
+        except UnicodeEncodeError as error:
+            stop(f"{str(error.object)[:50]!r} is no text, and so nothing that results could hold")
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+            # Rows are read without being checked, field by field: a hundred thousand have to be counted in seconds.
+            if os.environ.get("PHONONBENCH_TRACEBACK"):
+                raise
+            place = " ".join(spec.values())
+            stop(
+                f"{place}: the results do not hold what they should ({type(error).__name__}: {error}); are they "
+                "damaged, or another version's? With PHONONBENCH_TRACEBACK=1 it is said where"
+            )
+
+
+def mongo_spec(store: str | None) -> dict[str, str]:
+    """The spec of a store that workers on other machines reach."""
+    from phononbench_flows.store import cluster_spec
+
+    spec = cluster_spec(store)
+    if spec["kind"] != "mongo":
+        stop(f"--store {store or spec['path']}: workers on other machines need a MongoDB server, such as `mongo`")
+    if spec["blobs"] != "gridfs":
+        checked_target(Path(spec["blobs"]), folder=True)
+    return spec
+
+
+def opened_launchpad(file: Path | None, spec: dict[str, str]) -> LaunchPad:
+    """The LaunchPad of a file, or else that of the configuration, or the one beside a store. It is not asked yet."""
+    from phononbench_flows.settings_files import import_fireworks
+
+    import_fireworks()
+    from phononbench_flows.cluster.launchpad import launchpad
+
+    return launchpad(file, database=spec["database"])
