@@ -43,8 +43,9 @@ def test_one_crystal(fcc, simple_cubic, tmp_path, monkeypatch):
     stable = judge(fcc, potential=TOY)
     assert (stable.stability, stable.is_stable, stable.was_judged) == ("stable", True, True)
     assert stable.minimum.frequency > -1e-3
-    assert stable.minimum == stable.document.evidence.looks["path"]
-    assert stable.why.startswith("stable: on the high-symmetry path, no mode at any of")
+    assert stable.minimum == stable.document.evidence.looks["exact"]
+    assert stable.document.minimum == stable.document.evidence.looks["path"]
+    assert stable.why.startswith("stable: the lowest mode at")
     assert stable.structure.volume == pytest.approx(stable.document.relaxed_structure["lattice"]["volume"])
     document = stable.document
     assert (document.formula_pretty, document.nsites, document.elements) == ("Cu", 4, ["Cu"])
@@ -60,7 +61,7 @@ def test_the_numbers_are_those_of_a_run(fcc, tmp_path):
     CifWriter(fcc).write_file(tmp_path / "fcc.cif")
     folder = judge_folder(tmp_path / "fcc.cif", "toys", out=tmp_path / "out", potential=TOY)
     assert (folder.funnel.generated, folder.funnel.stable) == (1, 1)
-    assert folder.table == tmp_path / "out" / "toys" / "toy_potentials-lj-paper" / "results.csv"
+    assert folder.table == tmp_path / "out" / "toys" / "toy_potentials-lj-converged" / "results.csv"
     with ResultsStore.open(tmp_path / "out") as store:
         (of_the_run,) = store.documents()
     alone = judge(tmp_path / "fcc.cif", potential=TOY).document

@@ -159,6 +159,7 @@ def test_exit_codes_and_the_last_words_of_a_process(arguments, code):
 def command(crystals: Path, out: Path) -> list[str]:
     script = "from phononbench_flows.cli import main; main()"
     arguments = ["run", str(crystals), "--set", "toys", "--potential", TOY, "--out", str(out), "--batch-atoms", "40"]
+    arguments += ["--protocol", "paper"]
     return [sys.executable, "-W", "ignore", "-c", script, *arguments]
 
 

@@ -52,7 +52,7 @@ def folder(tmp_path, fcc, cu3au, simple_cubic) -> Path:
 def run(folder, tmp_path) -> Callable[..., Result]:
     def run(*options: str, out: str = "results", protocol: dict = SMALL) -> Result:
         file = tmp_path / "protocol.yaml"
-        file.write_text(yaml.safe_dump(protocol))
+        file.write_text(yaml.safe_dump({"preset": "paper"} | protocol))
         arguments = [folder, "--set", "toys", "--potential", "toy_potentials:lj", "--protocol", file]
         arguments += ["--out", tmp_path / out, *options]
         return CliRunner().invoke(app, ["run", *map(str, arguments)])

@@ -68,7 +68,7 @@ def test_known_crystals_are_those_of_the_reference(crystals, tmp_path, fcc):
 
 def test_a_dry_run_says_what_is_left_to_compute_and_writes_nothing(crystals, tmp_path):
     out = tmp_path / "results"
-    given = ("run", crystals, "--set", "s", "--potential", TOY, "--out", out)
+    given = ("run", crystals, "--set", "s", "--potential", TOY, "--out", out, "--protocol", "paper")
     expected = sum(cost(CrystalSize(4, "m-3m"), PRESETS["paper"]) for _ in range(2))
     result = invoke(*given, "--dry-run")
     assert result.exit_code == 0, result.output

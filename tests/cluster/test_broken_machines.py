@@ -269,7 +269,7 @@ def test_a_crystal_whose_computing_raises_is_failed_told_and_tried_again_when_as
     assert set(states(lp).values()) == {"COMPLETED"}
     found = {document.id: document for document in store.documents()}
     assert {name: (d.status, d.reason, d.stage, d.attempts) for name, d in found.items()} == {
-        "toys-Ar": ("stable", None, "spectrum", 0),
+        "toys-Ar": ("stable", None, "exact_looks", 0),
         "toys-Kr": ("failed", "exception", "screened", 0),
         "toys-KrAr3": ("failed", "exception", "screened", 0),
     }

@@ -300,6 +300,7 @@ def test_the_command_screens_as_a_run_does_and_loads_no_potential(
 ):
     monkeypatch.setattr(potentials, "load", None)
     options = ["--set", "toys", "--potential", TOY, "--store", f"mongo:{mongo_database}", "-l", launchpad_file]
+    options += ["--protocol", "paper"]
     said = invoke("submit", crystals, *options, "--condition", "band_gap=1.5")
     assert said.startswith("0 ")
     assert "4 crystals, 4 new, 0 changed, 2 waiting 2 crystals in 1 chunks added to the LaunchPad" in said

@@ -48,7 +48,7 @@ def test_a_stable_crystal_is_looked_at_until_nothing_is_left(cu3au):
     assert found.held.frequency > 0
     assert all(seen.frequency > 0 for seen in found.seen)
     names = {seen.label for seen in found.seen if seen.label}
-    assert {"Γ-X", "Γ-R", "Γ-M"} <= names or found.held.n_q == 0
+    assert {"Γ-X", "M-Γ", "Γ-R"} <= names
     # Each point once, and none that the supercell holds.
     symmetry = operations(found.final.cell, 1e-5)
     keys = [tuple(equivalent_points(seen.q, symmetry)[0]) for seen in found.seen]

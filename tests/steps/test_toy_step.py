@@ -92,7 +92,11 @@ def protocol(tmp_path) -> Path:
     path = tmp_path / "dense.yaml"
     path.write_text(
         yaml.safe_dump(
-            {"spectrum": {"path_points": 11, "mesh": [4, 4, 4]}, "further_steps": {REFERENCE: {"factor": 2.0}}}
+            {
+                "preset": "paper",
+                "spectrum": {"path_points": 11, "mesh": [4, 4, 4]},
+                "further_steps": {REFERENCE: {"factor": 2.0}},
+            }
         )
     )
     return path
