@@ -117,6 +117,9 @@ class ExactLooksSettings(_Part):
     max_cells: Annotated[int, Field(ge=2, le=12)] = Field(
         8, description="Primitive cells of the largest supercell that holds a q-point."
     )
+    gamma_noise: NotNegative = Field(
+        0.05, description="Γ is computed again, in both directions, if forces leave more of it undetermined, in THz."
+    )
     image_distance: Positive = Field(
         8.0, description="A first supercell whose images are nearer than this says little between its points, in Å."
     )
@@ -126,8 +129,8 @@ class ExactLooksSettings(_Part):
     labelled_share: NotNegative = Field(
         0.1, description="The same for any other, by the evaluations of the first supercells."
     )
-    minima_share: NotNegative = Field(2.0, description="Evaluations for minima, by those of the first supercells.")
-    minima_evaluations: Annotated[int, Field(ge=0)] = Field(3000, description="The same, at least.")
+    minima_share: NotNegative = Field(4.0, description="Evaluations for minima, by those of the first supercells.")
+    minima_evaluations: Annotated[int, Field(ge=0)] = Field(6000, description="The same, at least.")
     tolerance: Positive = Field(
         0.05, description="Images of an atom are as near as each other within this, where frequencies are sought, in Å."
     )

@@ -217,6 +217,18 @@ def displaced_cells(primitive: PhonopyAtoms, q: np.ndarray, settings: ForceConst
     return phonon
 
 
+def look_at_gamma(
+    primitive: PhonopyAtoms, settings: ForceConstantsSettings, *, tolerance: float
+) -> Generator[list[PhonopyAtoms], list[Answer], Exact]:
+    """Dialogue: the dynamical matrix at Γ, each displacement in both directions.
+
+    Forces that are there before a displacement are the same in every cell, and fall to Γ alone.
+    """
+    both = settings.model_copy(update={"plusminus": "both"})
+    phonon = displaced_cells(primitive, np.zeros(3), both)
+    return (yield from by_displacements(phonon, np.zeros(3), both, tolerance=tolerance))
+
+
 def by_displacements(
     phonon: Phonopy, q: np.ndarray, settings: ForceConstantsSettings, *, tolerance: float
 ) -> Generator[list[PhonopyAtoms], list[Answer], Exact]:

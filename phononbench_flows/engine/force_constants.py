@@ -35,6 +35,7 @@ from phononbench_flows.protocol import ForceConstantsSettings
 _AHEAD = 3
 
 _ABOVE_ALL = 1e6  # THz^2
+GAMMA = "gamma"
 
 PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
 
@@ -68,8 +69,8 @@ class ForceConstants:
 
     @property
     def largest_noise(self) -> float:
-        """The largest of what the forces leave undetermined, THz; 0 where it is not known."""
-        return max(self.noise.values(), default=0.0)
+        """The largest of what the forces leave undetermined but at Γ, THz; 0 where it is not known."""
+        return max((value for name, value in self.noise.items() if name != GAMMA), default=0.0)
 
     @classmethod
     def of(cls, phonon: Phonopy, **more: Any) -> ForceConstants:
@@ -341,7 +342,9 @@ def _noise(phonon: Phonopy, drift: np.ndarray, measured: np.ndarray, distance: f
 
     ``drift``: forces of a displaced supercell add up to zero; what is left, over the displacement, is as a rule what
     the acoustic modes at Γ would have before the sum rule, its signs at random from atom to atom. ``symmetrisation``:
-    how far that moved the lowest mode, squared, at a q-point that the supercell holds; at Γ the lowest optical one.
+    how far that moved the lowest mode, squared, at a q-point that the supercell holds. ``gamma``: the same of the
+    lowest optical mode at Γ, which also has the forces that are there before a displacement: where symmetry makes one
+    direction of two, they are not taken out, and potentials that are not invariant under reflections leave some.
 
     Parameters:
         drift: mean forces that were removed, (n_displacements, 3), eV/Å.
@@ -351,12 +354,13 @@ def _noise(phonon: Phonopy, drift: np.ndarray, measured: np.ndarray, distance: f
     primitive = phonon.primitive
     sums = np.linalg.norm(drift, axis=1) * len(phonon.supercell) / distance
     acoustic = np.sqrt(len(primitive) * (sums**2).mean()) / primitive.masses.sum() * THZ2 if len(sums) else 0.0
-    moved = np.abs(measured[:, 0] - frequencies_held(phonon)[:, 0]).max()
-    return {"drift": float(np.sqrt(acoustic)), "symmetrisation": float(np.sqrt(moved))}
+    moved = np.sqrt(np.abs(measured[:, 0] - frequencies_held(phonon)[:, 0]))
+    elsewhere = moved[1:].max(initial=0.0)
+    return {"drift": float(np.sqrt(acoustic)), "symmetrisation": float(elsewhere), GAMMA: float(moved[0])}
 
 
 def frequencies_held(phonon: Phonopy) -> np.ndarray:
-    """Squared frequencies (n_q, n_bands) in THz^2 at the q-points that the supercell holds, without acoustic ones at Γ.
+    """Squared frequencies (n_q, n_bands) in THz^2 at the supercell's q-points: Γ first, without acoustic ones.
 
     Force constants whose rows alone add up to zero mix acoustic and optical modes there; in the place of the acoustic
     ones is a number above all others.
@@ -368,5 +372,6 @@ def frequencies_held(phonon: Phonopy) -> np.ndarray:
     acoustic = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
     optical = np.eye(len(acoustic)) - acoustic @ acoustic.T
     gamma = int(np.abs(points).max(axis=1).argmin())
-    matrices[gamma] = optical @ matrices[gamma] @ optical + _ABOVE_ALL * acoustic @ acoustic.T
+    matrices[[0, gamma]] = matrices[[gamma, 0]]
+    matrices[0] = optical @ matrices[0] @ optical + _ABOVE_ALL * acoustic @ acoustic.T
     return np.linalg.eigvalsh(matrices)

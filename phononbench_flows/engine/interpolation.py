@@ -104,7 +104,10 @@ class Interpolation:
     @cached_property
     def _kriging(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """Features of the q-points that the supercell holds and of the known ones; factors of their kernel."""
-        there = np.concatenate([commensurate_points(self.supercell), [each.q for each in self.known]])
+        held = commensurate_points(self.supercell)
+        known = np.array([each.q for each in self.known])
+        new = [q for q in held if not any(same_point(q, each) for each in known)]
+        there = np.concatenate([np.array(new).reshape(-1, 3), known])
         features = self._features(there)
         kernel = features @ features.T
         kernel[np.diag_indices_from(kernel)] += _JITTER * kernel[0, 0]

@@ -17,8 +17,8 @@ import numpy as np
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.dialogues import Answer, side_by_side
-from phononbench_flows.engine.exact import Exact, cells_needed, cost, look, rayleigh
-from phononbench_flows.engine.force_constants import ForceConstants
+from phononbench_flows.engine.exact import Exact, cells_needed, cost, look, look_at_gamma, rayleigh
+from phononbench_flows.engine.force_constants import GAMMA, ForceConstants
 from phononbench_flows.engine.interpolation import (
     Interpolation,
     commensurate_points,
@@ -76,6 +76,7 @@ class Climbed:
         amplitudes: frequency of the lowest mode in THz by displacement in Å, if it is low.
         final: the interpolation that passes through all that was found.
         noise: what the first forces leave undetermined, by where it shows, THz.
+        largest_noise: no frequency counts as imaginary above minus this, THz.
         supercell_natoms: atoms in the first supercell.
     """
 
@@ -85,6 +86,7 @@ class Climbed:
     amplitudes: dict[float, float]
     final: Interpolation
     noise: Mapping[str, float]
+    largest_noise: float
     supercell_natoms: int
 
 
@@ -104,9 +106,21 @@ class _Climb:
     asked: list[str] = field(default_factory=list)
     spent: int = 0
 
+    @property
+    def gamma_is_doubtful(self) -> bool:
+        """Whether the first force constants tell little of Γ, and the supercell's other points prove nothing."""
+        doubt = is_imaginary(self.settings.gamma_noise, self.constants.noise.get(GAMMA, 0.0))
+        return bool(doubt) and not is_imaginary(self._held(without_gamma=True).frequency, -self.noise)
+
     @cached_property
     def held(self) -> Held:
+        """The lowest mode at the first supercell's q-points."""
+        return self._held()
+
+    def _held(self, *, without_gamma: bool = False) -> Held:
         points = _each_once([self.in_plane(q) for q in commensurate_points(self.interpolation.supercell)])
+        if without_gamma:
+            points = [q for q in points if not same_point(q, np.zeros(3))]
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         for q in points:
             values, vectors = np.linalg.eigh(self.interpolation.matrices(q)[0])
@@ -174,6 +188,14 @@ class _Climb:
             self.spent += exact.evaluations
         known = [each for exact in found for each in star(exact.known, self.symmetry)]
         self.interpolation = self.interpolation.passing_through(known)
+
+    def look_at_gamma(self) -> Generator[list[PhonopyAtoms], list[Answer], None]:
+        """Dialogue: let the interpolation have another matrix at Γ."""
+        self.asked = ["Γ, displaced in both directions"]
+        cell, tolerance = self.interpolation.cell, self.settings.tolerance
+        found = yield from look_at_gamma(cell, self.displacement, tolerance=tolerance)
+        self.spent += found.evaluations
+        self.interpolation = self.interpolation.passing_through([found.known])
 
     def in_plane(self, q: np.ndarray) -> np.ndarray:
         """The q-point with the same phases within a layer, and none across it; the same for a bulk crystal."""
@@ -245,6 +267,7 @@ def _climbed(climber: _Climb, missing: list[str], amplitudes: dict[float, float]
         amplitudes=amplitudes,
         final=climber.interpolation,
         noise=climber.constants.noise,
+        largest_noise=climber.noise,
         supercell_natoms=climber.constants.array.shape[1],
     )
 
@@ -254,6 +277,8 @@ def _rungs(
 ) -> Generator[list[PhonopyAtoms], list[Answer], tuple[list[str], dict[float, float]]]:
     """Dialogue: gives what is missing in the end, and the lowest mode by two displacements."""
     missing: list[str] = []
+    if climber.gamma_is_doubtful:
+        yield from climber.look_at_gamma()
     if connected.dimension < _LAYERS:
         parts = _PARTS[connected.dimension]
         return [f"anything: the crystal is made of {parts}, and phonons say little of how they lie"], {}

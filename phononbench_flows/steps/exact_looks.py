@@ -95,7 +95,7 @@ def seen_by(climbed: Climbed, evidence: Evidence, protocol: Protocol) -> tuple[E
         found[EXACT] = Look(frequency=lowest.frequency, q=lowest.q, n_q=n_q, exact=True)
     more = {
         "exact": looks,
-        "noise": max(climbed.noise.values(), default=0.0),
+        "noise": climbed.largest_noise,
         "noise_from": dict(climbed.noise),
         "amplitudes": {f"{distance:g}": frequency for distance, frequency in climbed.amplitudes.items()},
         "not_looked_at": climbed.missing,
