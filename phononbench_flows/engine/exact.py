@@ -356,12 +356,14 @@ class _Search:
         The second has only to show that it will not end below the first.
         """
         self.waiting = []
-        error = self.error(0)
-        right = error <= 2 * _ERROR * np.sqrt(max(abs(self.theta), _ERROR))
-        if not right and self.theta - 2 * error <= lowest:
+        right = self.error(0) <= 2 * _ERROR * np.sqrt(max(abs(self.theta), _ERROR))
+        if not right and self._may_lie_below(lowest, 0):
             self.waiting = [self._preconditioned(0)]
-        elif len(self.ritz) > 1 and self.ritz[1] - 2 * self.error(1) < min(lowest, self.theta):
+        elif len(self.ritz) > 1 and self._may_lie_below(min(lowest, self.theta), 1):
             self.waiting = [self._preconditioned(1)]
+
+    def _may_lie_below(self, square: float, number: int) -> bool:
+        return bool(self.ritz[number] - square <= 2 * self.error(number))
 
     def _preconditioned(self, number: int) -> np.ndarray:
         gaps = self.values - self.ritz[number]

@@ -310,7 +310,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
         (("query", "good"), option, ("Xx", "O,,", *WORDS))
         for option in ("--elements", "--any-of", "--none-of", "--only")
     ),
-    *((("query", "good"), option, WORDS) for option in ("--status", "--reason", "--crystal-system")),
+    *((("query", "good"), option, WORDS) for option in ("--status", "--reason", "--crystal-system", "--published")),
     *((("query", "good"), option, ("\udcff",)) for option in ("--set", "--protocol")),
     (("query", "good"), "--formula", ("", "H1e999", "H1e400", "(((", "[red]", "a\0b", "\udcff", "\x1b[2J", LONG)),
     (("query", "good"), "--space-group", ("0", "231", "9" * 5000, *WORDS)),
