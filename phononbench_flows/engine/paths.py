@@ -43,7 +43,7 @@ def walk(cell: PhonopyAtoms, n_points: int) -> Walk:
     """The path, with this number of points on the longest segment, and the others as dense."""
     path = path_of(cell)
     ends = [[path.points[one], path.points[other]] for one, other in path.segments]
-    q = get_band_qpoints(ends, npoints=n_points, rec_lattice=np.linalg.inv(cell.cell))
+    q = get_band_qpoints(ends, npoints=n_points, rec_lattice=np.array(np.linalg.inv(cell.cell), dtype=np.float64))
     starts = [one for one, _ in path.segments[1:]]
     connections = [*(other == start for (_, other), start in zip(path.segments, starts, strict=False)), False]
     labels: list[str] = []
