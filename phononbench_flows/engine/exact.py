@@ -9,6 +9,7 @@ its displacements are computed, or only displacements along modes, by Davidson's
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -205,12 +206,15 @@ def _products(q: np.ndarray, symmetry: list[Operation]) -> int:
 
 def displaced_cells(primitive: PhonopyAtoms, q: np.ndarray, settings: ForceConstantsSettings) -> Phonopy:
     """A q-point's smallest supercell with its displacements made."""
-    phonon = Phonopy(
-        primitive,
-        supercell_matrix=smallest_supercell(q, primitive.cell),
-        primitive_matrix=np.eye(3),
-        symprec=settings.symprec,
-    )
+    with warnings.catch_warnings():
+        # A cell for one q-point has less symmetry than the crystal, as a rule.
+        warnings.filterwarnings("ignore", message="Warning: Point group symmetries of supercell")
+        phonon = Phonopy(
+            primitive,
+            supercell_matrix=smallest_supercell(q, primitive.cell),
+            primitive_matrix=np.eye(3),
+            symprec=settings.symprec,
+        )
     phonon.generate_displacements(
         distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=PLUSMINUS[settings.plusminus]
     )
