@@ -157,7 +157,7 @@ def at_once(place, monkeypatch) -> Iterator[None]:
     monkeypatch.setattr("phononbench_flows.cluster.launchpad.LAUNCHPAD_LOC", None)
     monkeypatch.setattr(jobflow.SETTINGS, "JOB_STORE", jobflow.JobStore(OutputsStore("x")))
     signal.signal(signal.SIGALRM, _give_up)
-    signal.alarm(20)
+    signal.alarm(60)
     yield
     signal.alarm(0)
 
