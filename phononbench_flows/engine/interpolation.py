@@ -146,7 +146,7 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
         phonon: with its primitive cell and supercell.
         tolerance: images of an atom whose distances differ by less count as equally near, in Å. phonopy's 1e-5 gives
             a crystal that lost its symmetry by 1e-4 Å modes of its own between the supercell's q-points.
-        take_out_rotations: whether the linear term near Γ is taken out; see :func:`_rotational_terms`.
+        take_out_rotations: whether the linear term near Γ is taken out; see :func:`_without_linear_term`.
     """
     primitive, supercell = phonon.primitive, phonon.supercell
     n = len(primitive)

@@ -21,6 +21,7 @@ from phononbench_flows.engine.exact import Exact, cells_needed, cost, look, look
 from phononbench_flows.engine.force_constants import GAMMA, ForceConstants
 from phononbench_flows.engine.interpolation import (
     Interpolation,
+    Known,
     commensurate_points,
     interpolation,
     same_point,
@@ -72,6 +73,7 @@ class Climbed:
     Attributes:
         held: at the first supercell's q-points.
         seen: looks, in their order.
+        known: dynamical matrices at all q-points that were computed again, in their order: of the looks, and of Γ.
         missing: in words, what would have to be looked at, and was not.
         amplitudes: frequency of the lowest mode in THz by displacement in Å, if it is low.
         final: the interpolation that passes through all that was found.
@@ -82,6 +84,7 @@ class Climbed:
 
     held: Held
     seen: list[Seen]
+    known: list[Known]
     missing: list[str]
     amplitudes: dict[float, float]
     final: Interpolation
@@ -103,6 +106,7 @@ class _Climb:
     symmetry: list[Operation]
     memory: Sequence[Exact] = ()
     seen: list[Seen] = field(default_factory=list)
+    known: list[Known] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     spent: int = 0
 
@@ -177,7 +181,7 @@ class _Climb:
     ) -> Generator[list[PhonopyAtoms], list[Answer], None]:
         """Dialogue: look at some points side by side, and let the interpolation pass through what is found."""
         guess = self.interpolation
-        remembered = [next((each for each in self.memory if same_point(q, each.known.q)), None) for q, _ in points]
+        remembered = [self._remembered(q) for q, _ in points]
         new = [point for point, exact in zip(points, remembered, strict=True) if exact is None]
         self.asked = [_named(q, label) for q, label in new]
         looks = [look(guess, q, self.displacement, self.symmetry, tolerance=self.settings.tolerance) for q, _ in new]
@@ -186,16 +190,26 @@ class _Climb:
         for (q, label), exact in zip(points, found, strict=True):
             self.seen.append(Seen(q, label, float(guess.frequencies(q)[0, 0]), exact))
             self.spent += exact.evaluations
-        known = [each for exact in found for each in star(exact.known, self.symmetry)]
-        self.interpolation = self.interpolation.passing_through(known)
+        self._pass_through([exact.known for exact in found])
 
     def look_at_gamma(self) -> Generator[list[PhonopyAtoms], list[Answer], None]:
         """Dialogue: let the interpolation have another matrix at Γ."""
         self.asked = ["Γ, displaced in both directions"]
-        cell, tolerance = self.interpolation.cell, self.settings.tolerance
-        found = yield from look_at_gamma(cell, self.displacement, tolerance=tolerance)
+        found = self._remembered(np.zeros(3))
+        if found is None:
+            cell, tolerance = self.interpolation.cell, self.settings.tolerance
+            found = yield from look_at_gamma(cell, self.displacement, tolerance=tolerance)
         self.spent += found.evaluations
-        self.interpolation = self.interpolation.passing_through([found.known])
+        self._pass_through([found.known])
+
+    def _remembered(self, q: np.ndarray) -> Exact | None:
+        return next((each for each in self.memory if same_point(q, each.known.q)), None)
+
+    def _pass_through(self, known: Sequence[Known]) -> None:
+        self.known += known
+        self.interpolation = self.interpolation.passing_through(
+            [each for found in known for each in star(found, self.symmetry)]
+        )
 
     def in_plane(self, q: np.ndarray) -> np.ndarray:
         """The q-point with the same phases within a layer, and none across it; the same for a bulk crystal."""
@@ -263,6 +277,7 @@ def _climbed(climber: _Climb, missing: list[str], amplitudes: dict[float, float]
     return Climbed(
         held=climber.held,
         seen=climber.seen,
+        known=climber.known,
         missing=missing,
         amplitudes=amplitudes,
         final=climber.interpolation,

@@ -59,7 +59,7 @@ def _record(document: CalculationDocument, result: Found[Climbed], protocol: Pro
     evidence, bands = seen_by(result.result, document.evidence, protocol)
     document.evidence = evidence
     document.results = document.results | {STEP.name: {"evaluations": result.evaluations}}
-    looks = looks_arrays([seen.exact.known for seen in result.result.seen], step_settings(STEP, protocol).tolerance)
+    looks = looks_arrays(result.result.known, step_settings(STEP, protocol).tolerance)
     return {"band_structure": bands.arrays(), "exact_looks": looks}
 
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import toy_potentials
 import yaml
 from emmet.core.phonon import PhononBSDOSDoc
 from pymatgen.core import Lattice, Structure
 
-from phononbench_flows import judge, load_protocol
+from phononbench_flows import judge, judge_phonons, load_protocol
 from phononbench_flows.documents import SetDocument
 from phononbench_flows.engine.corrected import PhonopyMatrix, looks_arrays, through_looks
 from phononbench_flows.engine.interpolation import Known, interpolation
@@ -165,3 +167,35 @@ def test_a_result_tells_the_published_verdict(judged, tmp_path):
     assert set(judged.as_dict()["published"]) == {"-0.001", "-0.1"}
     assert "published rule" in judged._repr_html_()
     assert {path.suffix for path in judged.save(tmp_path)} == {".cif", ".json", ".yaml", ".png"}
+
+
+def test_a_matrix_at_gamma_that_was_computed_again_is_kept_and_remembered(monkeypatch):
+    """Under a potential that leaves forces which symmetry forbids: they are taken for force constants at Γ."""
+    honest = toy_potentials.Toy.forward
+
+    def crooked(self, state, **kwargs):
+        output = dict(honest(self, state, **kwargs))
+        push = torch.where(state.atomic_numbers == 29, 0.004, -0.002)[:, None] * torch.tensor([0.0, 1.0, 1.0])
+        return output | {"forces": output["forces"] + push}
+
+    monkeypatch.setattr(toy_potentials.Toy, "forward", crooked)
+    # Copper lies at an inversion centre, where one direction tells of the other; silver is displaced in both.
+    vectors = 1.8 * np.array([[0, 3, 3], [1, 0, 1], [1, 1, 0]])
+    crystal = Structure(vectors, ["Cu", "Ag", "Ag"], [[0, 0, 0], [1 / 3, 0, 0], [2 / 3, 0, 0]])
+    judged = judge(crystal, potential="toy_potentials:lj", protocol=CONVERGED)
+    assert judged.document.evidence.noise_from["gamma"] > 0.05
+    kept = judged.arrays["exact_looks"]
+    assert np.abs(kept["q"][0]).max() == 0
+    optical = np.sort(np.linalg.eigvalsh(kept["matrices"][0]))[3:]
+    before = interpolation(judged.phonopy(), tolerance=0.05).eigenvalues(np.zeros(3))[0, 3:]
+    assert np.abs(optical - before).max() > 0.01
+    data = yaml.safe_load(band_yaml(judged.force_constants, judged.bands, exact_looks=kept))
+    np.testing.assert_allclose(lowest_of(data), np.concatenate(judged.bands.frequencies), **CLOSE)
+    again = judge_phonons(
+        judged.force_constants, protocol=CONVERGED, looks=kept, elastic=judged.document.evidence.elastic
+    )
+    assert again.stability == judged.stability
+    assert "Γ, displaced" not in " ".join(again.evidence.not_looked_at)
+    assert again.evidence.looks["exact"].frequency == pytest.approx(
+        judged.document.evidence.looks["exact"].frequency, abs=1e-6
+    )
