@@ -103,9 +103,7 @@ def _remembered(looks: Mapping[str, np.ndarray] | None, n_atoms: int) -> list[Ex
     """Exact looks of before; how they were made is not known any more, and their matrices are whole either way."""
     if looks is None:
         return []
-    found = []
-    for q, matrix in zip(looks["q"], looks["matrices"], strict=True):
-        values, vectors = np.linalg.eigh(matrix)
-        natoms = cells_needed(q) * n_atoms
-        found.append(Exact(Known(q, matrix), float(values[0]), vectors[:, 0], "displacements", natoms, 0))
-    return found
+    return [
+        Exact.of(Known(q, matrix), cells_needed(q) * n_atoms, evaluations=0)
+        for q, matrix in zip(looks["q"], looks["matrices"], strict=True)
+    ]

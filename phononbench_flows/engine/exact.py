@@ -22,14 +22,8 @@ from phonopy.structure.cells import get_supercell
 
 from phononbench_flows.engine.dialogues import Answer
 from phononbench_flows.engine.force_constants import PLUSMINUS
-from phononbench_flows.engine.interpolation import (
-    THZ2,
-    Interpolation,
-    Known,
-    interpolation,
-    same_point,
-    shortest_vectors,
-)
+from phononbench_flows.engine.interpolation import THZ2, Interpolation, Known, interpolation
+from phononbench_flows.engine.lattices import same_point, shortest_basis, shortest_vectors, steps_within
 from phononbench_flows.engine.q_symmetry import Operation, blocks, little_group
 from phononbench_flows.protocol import ForceConstantsSettings
 from phononbench_flows.stability import is_imaginary
@@ -60,6 +54,12 @@ class Exact:
     natoms: int
     evaluations: int
 
+    @classmethod
+    def of(cls, known: Known, natoms: int, evaluations: int) -> Exact:
+        """From the whole dynamical matrix."""
+        values, vectors = np.linalg.eigh(known.matrix)
+        return cls(known, float(values[0]), vectors[:, 0], "displacements", natoms, evaluations)
+
 
 def cells_needed(q: np.ndarray, most: int = 1000) -> int:
     """Primitive cells of the smallest supercell that holds a rational q-point."""
@@ -78,18 +78,9 @@ def smallest_supercell(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """
     n = cells_needed(q)
     to_reduced = np.rint(shortest_vectors(basis) @ np.linalg.inv(basis)).astype(int)
-    steps = np.stack(np.meshgrid(*[np.arange(-n, n + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    steps = steps[len(steps) // 2 + 1 :] @ to_reduced
+    steps = steps_within(n) @ to_reduced
     phase = steps @ np.asarray(q, dtype=float)
-    steps = steps[np.abs(phase - np.rint(phase)) < 1e-6]
-    order = np.argsort(np.round(np.linalg.norm(steps @ basis, axis=1), 6), kind="stable")
-    chosen: list[np.ndarray] = []
-    for step in steps[order]:
-        if np.linalg.matrix_rank(np.array([*chosen, step])) > len(chosen):
-            chosen.append(step)
-        if len(chosen) == 3:
-            break
-    matrix = np.array(chosen).T
+    matrix = shortest_basis(steps[np.abs(phase - np.rint(phase)) < 1e-6], basis).T
     size = round(np.linalg.det(matrix))
     if abs(size) != n:
         raise ValueError(f"no supercell of {n} cells found for q = {q}")
@@ -245,9 +236,8 @@ def by_displacements(
     if settings.symmetrize:
         phonon.symmetrize_force_constants()
     matrix = interpolation(phonon, tolerance=tolerance, take_out_rotations=False).matrices(q)[0]
-    values, vectors = np.linalg.eigh(matrix)
     natoms = len(phonon.supercell)
-    return Exact(Known(q, matrix), float(values[0]), vectors[:, 0], "displacements", natoms, natoms * len(cells))
+    return Exact.of(Known(q, matrix), natoms, natoms * len(cells))
 
 
 def davidson(

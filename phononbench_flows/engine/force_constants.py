@@ -27,7 +27,8 @@ from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
-from phononbench_flows.engine.interpolation import THZ2, commensurate_points, interpolation
+from phononbench_flows.engine.interpolation import THZ2, interpolation
+from phononbench_flows.engine.lattices import commensurate_points
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstantsSettings
 

@@ -10,7 +10,7 @@ Exact frequencies alone are evidence; this says where to look for them, and what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,14 @@ from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import ShortestPairs
 from scipy.linalg import lu_factor, lu_solve
+
+from phononbench_flows.engine.lattices import (
+    commensurate_points,
+    each_once,
+    shortest_vectors,
+    steps_within,
+    to_supercell,
+)
 
 THZ2 = float(get_physical_units().DefaultToTHz) ** 2
 """From eV/Å^2/amu to THz^2."""
@@ -79,9 +87,8 @@ class Interpolation:
     def passing_through(self, known: Sequence[Known]) -> Interpolation:
         """The same, made to pass through matrices at further q-points, and at the negative of each."""
         both = [*known, *(Known(-each.q, each.matrix.conj()) for each in known)]
-        return Interpolation(
-            self.cell, self.supercell, self.lattice_vectors, self.blocks, (*self.known, *_each_once(both, self.known))
-        )
+        new = each_once([each.q for each in both], [each.q for each in self.known])
+        return replace(self, known=(*self.known, *(both[place] for place in new)))
 
     def _plain(self, points: np.ndarray) -> np.ndarray:
         phases = np.exp(2j * np.pi * points @ self.lattice_vectors.T)
@@ -106,8 +113,7 @@ class Interpolation:
         """Features of the q-points that the supercell holds and of the known ones; factors of their kernel."""
         held = commensurate_points(self.supercell)
         known = np.array([each.q for each in self.known])
-        new = [q for q in held if not any(same_point(q, each) for each in known)]
-        there = np.concatenate([np.array(new).reshape(-1, 3), known])
+        there = np.concatenate([held[each_once(list(held), list(known))], known])
         features = self._features(there)
         kernel = features @ features.T
         kernel[np.diag_indices_from(kernel)] += _JITTER * kernel[0, 0]
@@ -137,6 +143,11 @@ class Interpolation:
 def signed_root(squares: np.ndarray) -> np.ndarray:
     """Frequencies of squared frequencies: imaginary ones as negative numbers."""
     return np.sign(squares) * np.sqrt(np.abs(squares))
+
+
+def frequency_of(square: float) -> float:
+    """The same for one."""
+    return float(signed_root(np.array(square)))
 
 
 def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool = True) -> Interpolation:
@@ -180,7 +191,7 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
     blocks = pairwise.transpose(0, 1, 3, 2, 4).reshape(len(vectors), 3 * n, 3 * n)
     plain = Interpolation(
         primitive.copy(),
-        np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int),
+        to_supercell(phonon),
         vectors,
         _hermitian(vectors, blocks),
     )
@@ -234,10 +245,7 @@ def _without_linear_term(plain: Interpolation) -> Interpolation:
 
 def _spanning_star(basis: np.ndarray) -> np.ndarray:
     """The shortest lattice vectors, one of each pair, by whole shells until they span space; (n, 3), Å."""
-    reduced = shortest_vectors(basis)
-    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    steps = steps[len(steps) // 2 + 1 :]  # one of each pair, without zero
-    vectors = steps @ reduced
+    vectors = steps_within(2) @ shortest_vectors(basis)
     lengths = np.linalg.norm(vectors, axis=1)
     order = np.argsort(lengths)
     vectors, lengths = vectors[order], lengths[order]
@@ -246,46 +254,3 @@ def _spanning_star(basis: np.ndarray) -> np.ndarray:
         if np.linalg.matrix_rank(star, tol=1e-3) == 3:
             return star
     raise ValueError("lattice vectors that span no space")
-
-
-def shortest_vectors(basis: np.ndarray) -> np.ndarray:
-    """A basis of the same lattice of its shortest vectors, as rows; (3, 3).
-
-    In three dimensions the shortest vectors that are independent are a basis.
-    """
-    from pymatgen.core import Lattice
-
-    start = Lattice(basis).get_lll_reduced_lattice().matrix
-    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    steps = steps[len(steps) // 2 + 1 :]
-    vectors = steps @ start
-    chosen: list[np.ndarray] = []
-    for k in np.argsort(np.round(np.linalg.norm(vectors, axis=1), 6), kind="stable"):
-        if np.linalg.matrix_rank(np.array([*chosen, vectors[k]]), tol=1e-3) > len(chosen):
-            chosen.append(vectors[k])
-        if len(chosen) == 3:
-            break
-    found = np.array(chosen)
-    return found if np.linalg.det(found) * np.linalg.det(basis) > 0 else -found
-
-
-def commensurate_points(supercell: np.ndarray) -> np.ndarray:
-    """q-points (n, 3) that a supercell holds, its lattice vectors the columns in units of the primitive cell's."""
-    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
-
-    return np.asarray(get_commensurate_points(supercell))
-
-
-def _each_once(new: Sequence[Known], old: Sequence[Known]) -> list[Known]:
-    """Those whose q-points are not the same, up to a reciprocal lattice vector, as of one before."""
-    kept: list[Known] = []
-    for each in new:
-        if not any(same_point(each.q, other.q) for other in (*old, *kept)):
-            kept.append(each)
-    return kept
-
-
-def same_point(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two q-points differ by a reciprocal lattice vector."""
-    difference = np.asarray(one) - np.asarray(other)
-    return bool(np.abs(difference - np.rint(difference)).max() < 1e-6)

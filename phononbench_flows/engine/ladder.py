@@ -19,15 +19,8 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phononbench_flows.engine.dialogues import Answer, side_by_side
 from phononbench_flows.engine.exact import Exact, cells_needed, cost, look, look_at_gamma, rayleigh
 from phononbench_flows.engine.force_constants import GAMMA, ForceConstants
-from phononbench_flows.engine.interpolation import (
-    Interpolation,
-    Known,
-    commensurate_points,
-    interpolation,
-    same_point,
-    shortest_vectors,
-    signed_root,
-)
+from phononbench_flows.engine.interpolation import Interpolation, Known, frequency_of, interpolation
+from phononbench_flows.engine.lattices import commensurate_points, each_once, same_point, shortest_vectors, steps_within
 from phononbench_flows.engine.layers import BULK, Periodicity
 from phononbench_flows.engine.paths import labelled_points
 from phononbench_flows.engine.q_symmetry import Operation, equivalent_points, operations, star
@@ -53,7 +46,7 @@ class Seen:
     @property
     def frequency(self) -> float:
         """Lowest frequency, THz."""
-        return float(signed_root(np.array(self.exact.lowest)))
+        return frequency_of(self.exact.lowest)
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,7 @@ class _Climb:
     symmetry: list[Operation]
     memory: Sequence[Exact] = ()
     seen: list[Seen] = field(default_factory=list)
+    seen_keys: set[tuple[float, ...]] = field(default_factory=set)
     known: list[Known] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     spent: int = 0
@@ -122,7 +116,8 @@ class _Climb:
         return self._held()
 
     def _held(self, *, without_gamma: bool = False) -> Held:
-        points = _each_once([self.in_plane(q) for q in commensurate_points(self.interpolation.supercell)])
+        flat = [self.in_plane(q) for q in commensurate_points(self.interpolation.supercell)]
+        points = [flat[place] for place in each_once(flat)]
         if without_gamma:
             points = [q for q in points if not same_point(q, np.zeros(3))]
         best: tuple[float, np.ndarray, np.ndarray] | None = None
@@ -135,7 +130,7 @@ class _Climb:
                 best = (float(values[0]), q, vectors[:, 0])
         if best is None:  # one atom in a cell that is its own supercell
             return Held(np.zeros(3), np.inf, np.zeros(_ACOUSTIC), len(points))
-        return Held(best[1], float(signed_root(np.array(best[0]))), best[2], len(points))
+        return Held(best[1], frequency_of(best[0]), best[2], len(points))
 
     @property
     def first_cost(self) -> int:
@@ -147,8 +142,7 @@ class _Climb:
         """Length of the first supercell's shortest lattice vector, within the plane for layers, Å."""
         cell = self.interpolation.cell.cell
         reduced = shortest_vectors(self.interpolation.supercell.T @ cell)
-        steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-        vectors = np.delete(steps, len(steps) // 2, axis=0) @ reduced
+        vectors = steps_within(2) @ reduced
         if self.plane is not None:
             across = vectors @ np.linalg.inv(self.plane @ cell)[:, 2]
             vectors = vectors[np.abs(across) < _IN_PLANE]
@@ -166,7 +160,7 @@ class _Climb:
 
     def was_seen(self, q: np.ndarray) -> bool:
         """Whether a q-point, or one that symmetry makes of it, was looked at, or the supercell holds it."""
-        return any(self.key(q) == self.key(each.q) for each in self.seen) or self.is_held(q)
+        return self.is_held(q) or self.key(q) in self.seen_keys
 
     def is_held(self, q: np.ndarray) -> bool:
         """Whether the first supercell holds a q-point."""
@@ -189,6 +183,7 @@ class _Climb:
         found = [next(computed) if exact is None else exact for exact in remembered]
         for (q, label), exact in zip(points, found, strict=True):
             self.seen.append(Seen(q, label, float(guess.frequencies(q)[0, 0]), exact))
+            self.seen_keys.add(self.key(q))
             self.spent += exact.evaluations
         self._pass_through([exact.known for exact in found])
 
@@ -385,7 +380,7 @@ def _by_two_displacements(climber: _Climb) -> Generator[list[PhonopyAtoms], list
     distances = climber.settings.displacements
     climber.asked = [f"the mode of {frequency:.3g} THz at {_named(q, None)}, by two displacements"]
     squares = yield from side_by_side([rayleigh(climber.interpolation.cell, q, mode, each) for each in distances])
-    return {each: float(signed_root(np.array(square))) for each, square in zip(distances, squares, strict=True)}
+    return {each: frequency_of(square) for each, square in zip(distances, squares, strict=True)}
 
 
 def rational_points(max_cells: int, plane: np.ndarray | None = None) -> list[np.ndarray]:
@@ -410,14 +405,6 @@ def rational_points(max_cells: int, plane: np.ndarray | None = None) -> list[np.
     # q.t for the plane's lattice vectors t; none across it.
     inverse = np.linalg.inv(plane)
     return [inverse @ q for q in points]
-
-
-def _each_once(points: Sequence[np.ndarray]) -> list[np.ndarray]:
-    kept: list[np.ndarray] = []
-    for q in points:
-        if not any(same_point(q, each) for each in kept):
-            kept.append(q)
-    return kept
 
 
 def project(q: np.ndarray, plane: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.symmetry import Symmetry
 
-from phononbench_flows.engine.interpolation import Known, same_point
+from phononbench_flows.engine.interpolation import Known
+from phononbench_flows.engine.lattices import same_point
 
 _SAME_SPECTRUM = 1e-6
 _SAME_EIGENVALUE = 1e-6

@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 from phonopy import Phonopy
-from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
+from phononbench_flows.engine.lattices import commensurate_points, to_supercell
 from phononbench_flows.engine.paths import Walk, released_walk, walk
 from phononbench_flows.engine.q_symmetry import operations
 from phononbench_flows.outcomes import Reason
@@ -76,7 +76,6 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     """
     began = time.perf_counter()
     primitive = phonon.primitive
-    to_supercell = np.rint(np.linalg.inv(phonon.primitive_matrix) @ phonon.supercell_matrix).astype(int)
     released, own = released_walk(primitive, settings.path_points), walk(primitive, settings.path_points)
     judged = np.concatenate(released.q)
     path = _at(phonon, judged)
@@ -89,7 +88,7 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     return Spectrum(
         bands=bands_along(own, frequencies, primitive.cell),
         path=path,
-        commensurate=_at(phonon, get_commensurate_points(to_supercell)),
+        commensurate=_at(phonon, commensurate_points(to_supercell(phonon))),
         mesh=Frequencies(np.array(mesh.qpoints), np.array(mesh.frequencies)),
         gamma_optical=float(optical.min()) if len(optical) else None,
         seconds=time.perf_counter() - began,

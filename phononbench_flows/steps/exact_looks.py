@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import ExactLooksSettings, Protocol
 from phononbench_flows.stability import CURED, EXACT, Evidence, ExactLook, Look
 from phononbench_flows.steps.order import step_settings
-from phononbench_flows.steps.step import Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools, check_potential
+from phononbench_flows.steps.step import (
+    Arrays,
+    Column,
+    CrystalSize,
+    Deliver,
+    Step,
+    StepInput,
+    Tools,
+    check_potential,
+    lowest_in,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,10 +121,6 @@ def _lowest(interpolation: Interpolation, points: np.ndarray) -> Look:
     return Look(frequency=float(lowest[k]), q=points[k].tolist(), n_q=len(points), exact=False)
 
 
-def _lowest_exact(document: CalculationDocument) -> Any:
-    return look.frequency if (look := document.evidence.looks.get(EXACT)) else None
-
-
 STEP = Step(
     name="exact_looks",
     after="elasticity",
@@ -127,10 +133,10 @@ STEP = Step(
     columns=(
         Column(
             "min_frequency_cured_thz",
-            lambda document: look.frequency if (look := document.evidence.looks.get(CURED)) else None,
+            lowest_in(CURED),
             "Lowest frequency on path and mesh by the interpolation with the free cures, in THz.",
         ),
-        Column("min_frequency_exact_thz", _lowest_exact, "Lowest frequency where nothing is interpolated, in THz."),
+        Column("min_frequency_exact_thz", lowest_in(EXACT), "Lowest frequency where nothing is interpolated, in THz."),
         Column(
             "n_exact_looks",
             lambda document: len(document.evidence.exact) - 1 if document.evidence.exact else None,

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.stability import Look, count_imaginary, threshold_place
-from phononbench_flows.steps.step import Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools, value_of
+from phononbench_flows.steps.step import (
+    Arrays,
+    Column,
+    CrystalSize,
+    Deliver,
+    Step,
+    StepInput,
+    Tools,
+    lowest_in,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from phononbench_flows.engine.spectrum import Frequencies, Spectrum
@@ -63,10 +73,6 @@ def _probe(tools: Tools) -> None:
     spectrum(spring_crystal().phonopy(), tools.protocol.spectrum)
 
 
-def _lowest(place: str) -> Any:
-    return lambda document: look.frequency if (look := document.evidence.looks.get(place)) else None
-
-
 STEP = Step(
     name="spectrum",
     after="force_constants",
@@ -77,16 +83,16 @@ STEP = Step(
     probe=_probe,
     passed="with a spectrum",
     columns=(
-        Column("min_frequency_path_thz", _lowest("path"), "Lowest frequency on the path, in THz."),
+        Column("min_frequency_path_thz", lowest_in("path"), "Lowest frequency on the path, in THz."),
         Column(
             "min_frequency_path_q",
             lambda document: json.dumps(look.q) if (look := document.evidence.looks.get("path")) else None,
             "Its q-point, in reciprocal lattice units of the primitive cell.",
         ),
-        Column("min_frequency_mesh_thz", _lowest("mesh"), "Lowest frequency on the mesh, in THz."),
+        Column("min_frequency_mesh_thz", lowest_in("mesh"), "Lowest frequency on the mesh, in THz."),
         Column(
             "min_frequency_commensurate_thz",
-            _lowest("commensurate"),
+            lowest_in("commensurate"),
             "Lowest frequency at the supercell's commensurate q-points, where nothing is interpolated, in THz.",
         ),
         Column(

@@ -106,6 +106,11 @@ def value_of(record: str, name: str) -> Callable[[CalculationDocument], Any]:
     return lambda document: getattr(getattr(document, record), name, None)
 
 
+def lowest_in(place: str) -> Callable[[CalculationDocument], float | None]:
+    """Gives the lowest frequency (THz) in a place that was looked at; None where it was not."""
+    return lambda document: look.frequency if (look := document.evidence.looks.get(place)) else None
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of results.csv: its name, the value of a document (None: no value), and what it is, with its unit."""

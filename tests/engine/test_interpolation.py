@@ -9,14 +9,8 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from toy_potentials import Toy
 
 from phononbench_flows.engine.force_constants import force_constants
-from phononbench_flows.engine.interpolation import (
-    Known,
-    commensurate_points,
-    interpolation,
-    same_point,
-    shortest_vectors,
-    signed_root,
-)
+from phononbench_flows.engine.interpolation import Known, interpolation, signed_root
+from phononbench_flows.engine.lattices import commensurate_points, same_point, shortest_vectors
 from phononbench_flows.engine.q_symmetry import blocks, equivalent_points, little_group, operations, star
 from phononbench_flows.protocol import ForceConstantsSettings
 

@@ -15,8 +15,8 @@ from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.engine.exact import cells_needed
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
-from phononbench_flows.engine.interpolation import commensurate_points, same_point
 from phononbench_flows.engine.ladder import Climbed, climb
+from phononbench_flows.engine.lattices import commensurate_points, same_point
 from phononbench_flows.engine.layers import Periodicity
 from phononbench_flows.engine.q_symmetry import equivalent_points, operations
 from phononbench_flows.potentials import load
