@@ -79,8 +79,13 @@ class JudgedCrystal:
 
     @property
     def was_judged(self) -> bool:
-        """Whether its phonons were computed."""
+        """Whether it is known to be stable, unstable or undecided."""
         return self.document.status in [each.value for each in Stability]
+
+    @property
+    def has_phonons(self) -> bool:
+        """Whether its phonons were computed; not if a few forces proved it unstable before."""
+        return "band_structure" in self.arrays
 
     @property
     def why(self) -> str:
@@ -189,7 +194,7 @@ class JudgedCrystal:
         if self.structure is not None:
             written.append(folder / f"{self.document.id}.cif")
             write_cif(self.structure, written[-1])
-        if self.was_judged:
+        if self.has_phonons:
             for form in PHONON_FORMATS.values():
                 written.append(folder / f"{self.document.id}{form.suffix}")
                 written[-1].write_text(form.text(self.phonons), encoding="utf-8")
@@ -222,7 +227,7 @@ class JudgedCrystal:
         """A small card for notebooks."""
         from phononbench_flows.results.card import card
 
-        return card(self.document, self.why, self.plot() if self.was_judged else None)
+        return card(self.document, self.why, self.plot() if self.has_phonons else None)
 
 
 def judge(crystal: Crystal, **how: Any) -> JudgedCrystal:

@@ -100,6 +100,21 @@ class SpectrumSettings(_Part):
     mesh: tuple[Points, Points, Points] = Field((12, 12, 12), description="Regular mesh with Gamma in it.")
 
 
+class ProofSettings(_Part):
+    """How instability is proven before all atoms are displaced one by one, by the step `proof`."""
+
+    below: Annotated[float, Field(lt=0, allow_inf_nan=False)] = Field(
+        -0.3, description="A mode below this proves it, in THz. Far from zero, for the whole ladder to agree."
+    )
+    displacements: tuple[Positive, Positive] = Field(
+        (0.003, 0.01), description="With each of these: the largest of an atom, in Å."
+    )
+    share: NotNegative = Field(
+        0.4,
+        description="All atoms are displaced at once so often at most, by the displacements of single atoms it takes.",
+    )
+
+
 class ElasticitySettings(_Part):
     """Relaxed-ion elastic constants from strained primitive cells, by the step `elasticity`."""
 
@@ -211,6 +226,7 @@ PRESETS: dict[str, Protocol] = {
         name="converged",
         judgement=Judgement(q_points="exact"),
         further_steps={
+            "proof": ProofSettings().model_dump(mode="json"),
             "elasticity": ElasticitySettings().model_dump(mode="json"),
             "exact_looks": ExactLooksSettings().model_dump(mode="json"),
         },

@@ -98,7 +98,8 @@ def judge_folder(
         about: ``KEY=VALUE`` of what else is known of the set.
         reference: crystals that count as known.
         limit: take only the first so many crystals.
-        retry_reasons: compute those again that failed for one of these, or ``all-failed``.
+        retry_reasons: compute those again that failed for one of these, or ``all-failed``; ``proven`` for all
+            of those that a proof settled.
 
     Raises:
         PhononBenchError: something cannot be used; RunEndingError: the machine cannot compute, or results cannot be

@@ -60,6 +60,9 @@ class Look(_Part):
     q: list[float] = Field(description="Its q-point, in reciprocal lattice units of the primitive cell, shape (3,).")
     n_q: int = Field(description="Number of q-points looked at.")
     exact: bool = Field(description="Whether nothing is interpolated there.")
+    at_most: bool = Field(
+        False, description="Whether the frequency proved the crystal unstable, and lower ones were not looked for."
+    )
 
 
 class ExactLook(_Part):
@@ -69,9 +72,10 @@ class ExactLook(_Part):
     frequency: float = Field(description="Lowest frequency there, in THz, imaginary as negative.")
     interpolated: float | None = Field(None, description="What interpolation said of it before, in THz.")
     label: str | None = Field(None, description="Name of the point, or of the two that it lies in the middle of.")
-    how: Literal["supercell", "displacements", "davidson"] = Field(
+    how: Literal["supercell", "displacements", "davidson", "proof"] = Field(
         description="By the first supercell's force constants; or in the smallest cell that holds the q-point, by all "
-        "of its displacements, or by displacements along modes alone."
+        "of its displacements, by displacements along modes alone, or along one that proves instability: the lowest "
+        "mode lies below it."
     )
     natoms: int = Field(description="Atoms in the cell that held it.")
     evaluations: int = Field(0, description="Atoms that went through the potential for it.")
@@ -298,6 +302,8 @@ def explain_published(evidence: Evidence) -> str | None:
         return None
     path = evidence.looks["path"]
     said = ", ".join(f"{stability} at {threshold:g} THz" for threshold, stability in found.items())
+    if path.at_most:
+        return f"{said} (below {path.frequency:.4g} THz at q = {point_text(path.q)}, which the path passes)"
     return f"{said} (lowest on the path {path.frequency:.4g} THz at q = {point_text(path.q)}, interpolated)"
 
 
@@ -313,6 +319,11 @@ def _explain_exact(evidence: Evidence, assessment: Assessment, look: Look) -> st
             f"{-assessment.threshold:.2g} THz"
         )
     found = min(evidence.exact, key=lambda each: each.frequency)
+    if look.at_most:
+        return (
+            f"unstable: at q = {point_text(look.q)} the lowest mode lies below {look.frequency:.4g} THz, computed in a "
+            f"cell of {found.natoms} atoms. That proves it, and nothing else was computed"
+        )
     name = f"{found.label} = " if found.label and "-" not in found.label else "q = "
     where = (
         f"computed in a cell of {found.natoms} atoms"

@@ -118,7 +118,9 @@ SettingOption = Annotated[
 RetryOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="REASON", help="Compute those again that failed for this reason, or `all-failed`; repeatable."
+        metavar="REASON",
+        help="Compute those again that failed for this reason, or `all-failed`; `proven`: compute all of those that a "
+        "proof settled. Repeatable.",
     ),
 ]
 DEFAULT_OUT = Path("phononbench-results")

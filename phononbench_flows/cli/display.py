@@ -106,11 +106,11 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     if (phonon := document.phonon) is not None:
         cells = "x".join(map(str, phonon.supercell))
         yield "supercell", f"{cells}, {phonon.supercell_natoms} atoms, {phonon.n_displacements} displacements"
-        for place, look in document.evidence.looks.items():
-            yield f"lowest, {place}", _look_text(look)
         if phonon.gamma_optical is not None:
             yield "lowest optical at Γ", f"{phonon.gamma_optical:.3f} THz"
         yield "imaginary modes", phonon.n_imaginary
+    for place, look in document.evidence.looks.items():
+        yield f"lowest, {place}", _look_text(look)
     for assessment in document.assessments:
         name = f"at {assessment.threshold:g} THz" if assessment.fixed else "verdict"
         yield name, explain(document.evidence, assessment)
@@ -132,6 +132,9 @@ def _elastic_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     yield "elastic constants", found.get("skipped")
 
 
+_BY_HOW = {"supercell": "lowest of the first supercell", "proof": "proof"}
+
+
 def exact_looks_table(document: CalculationDocument) -> Table | None:
     """Where exact frequencies were computed, the lowest first, beside what interpolation said; None if nowhere."""
     looks = sorted(document.evidence.exact, key=lambda look: look.frequency)
@@ -144,7 +147,7 @@ def exact_looks_table(document: CalculationDocument) -> Table | None:
         table.add_column(name, justify="right")
     for look in looks:
         before = "" if look.interpolated is None else f"{look.interpolated:.4f}"
-        name = look.label or ("lowest of the first supercell" if look.how == "supercell" else "minimum")
+        name = look.label or _BY_HOW.get(look.how, "minimum")
         table.add_row(*map(Text, (name, point_text(look.q), before, f"{look.frequency:.4f}", str(look.natoms))))
     return table
 
@@ -192,5 +195,7 @@ def structure_table(document: CalculationDocument, crystal: CrystalDocument | No
 
 def _look_text(look: Look) -> str:
     q = ", ".join(f"{x:.3f}" for x in look.q)
+    if look.at_most:
+        return f"below {look.frequency:.4f} THz at q = ({q}), exact"
     kind = "exact" if look.exact else "interpolated"
     return f"{look.frequency:.4f} THz at q = ({q}), of {look.n_q} q-points, {kind}"

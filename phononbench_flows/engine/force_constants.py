@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch_sim as ts
 from phonopy import Phonopy
+from phonopy.harmonic.displacement import get_least_displacements
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
@@ -166,13 +167,27 @@ def phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, position
     return PhonopyAtoms(cell=cell, numbers=numbers, scaled_positions=positions, masses=masses)
 
 
-def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
-    """A Phonopy object of this crystal with its displacements made."""
+def displaceable(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
+    """A Phonopy object of this crystal, of which nothing is displaced yet."""
     cell = phonopy_cell(structure.lattice.matrix, structure.atomic_numbers, structure.frac_coords)
     with warnings.catch_warnings():
         # "auto" is what the protocol asks for; phonopy warns of it as a default that has changed.
         warnings.simplefilter("ignore", PrimitiveMatrixAutoDefaultWarning)
-        phonon = Phonopy(cell, supercell_matrix=np.diag(settings.supercell), symprec=settings.symprec)
+        return Phonopy(cell, supercell_matrix=np.diag(settings.supercell), symprec=settings.symprec)
+
+
+def n_displacements(phonon: Phonopy, settings: ForceConstantsSettings) -> int:
+    """How many displacements a crystal takes, if the supercell has the symmetry of the primitive cell."""
+    return len(
+        get_least_displacements(
+            phonon.primitive_symmetry, is_plusminus=PLUSMINUS[settings.plusminus], is_diagonal=settings.diagonal
+        )
+    )
+
+
+def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
+    """A Phonopy object of this crystal with its displacements made."""
+    phonon = displaceable(structure, settings)
     phonon.generate_displacements(
         distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=PLUSMINUS[settings.plusminus]
     )

@@ -38,7 +38,7 @@ def pass_step(step: Step, crystals: Sequence[StepInput], tools: Tools, write: Wr
             arrays = step.record(document, result, tools.protocol)
             document.timings = document.timings | {step.name: result.seconds}
             document.stage = step.name
-            if last:
+            if last or step.settles(document):
                 conclude(document, tools.protocol)
         write(document, arrays)
 

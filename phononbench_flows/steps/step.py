@@ -135,6 +135,7 @@ class Step:
         probe: computes a known healthy crystal, and raises if that fails: then the machine is broken, not a crystal.
         passed: what those are called that have passed it and wait for the next, such as ``relaxed``.
         columns: what it adds to results.csv, beside the seconds that it took.
+        settles: whether what it found decides, and the crystal needs none of the later steps.
         settings: model of its settings in ``Protocol.further_steps``; None for those that have a part of their own.
     """
 
@@ -147,6 +148,7 @@ class Step:
     probe: Callable[[Tools], None]
     passed: str
     columns: tuple[Column, ...] = ()
+    settles: Callable[[CalculationDocument], bool] = lambda _: False
     settings: type[BaseModel] | None = None
 
     @cached_property

@@ -179,7 +179,7 @@ def test_an_unknown_reason_is_a_sentence_before_anything_is_done(run, tmp_path):
     refused = run("--retry", "bad_luck")
     assert refused.exit_code == 2
     assert last_words(refused).startswith(
-        "phononbench: there is no reason 'bad_luck' to retry; there are all-failed, unreadable_file, "
+        "phononbench: there is no reason 'bad_luck' to retry; there are all-failed, proven, unreadable_file, "
     )
     assert not (tmp_path / "results").exists()
 
