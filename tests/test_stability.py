@@ -146,6 +146,7 @@ def test_evidence_is_plain_json_and_comes_back():
         "q": [0.5, 0.0, 0.0],
         "n_q": 101,
         "exact": True,
+        "at_most": False,
     }
     assert Evidence.model_validate_json(json.dumps(plain)) == evidence
     found = assess(evidence, Judgement())

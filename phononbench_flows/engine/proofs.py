@@ -166,7 +166,7 @@ def prove(
     """
     waves = _Waves.of(primitive, supercell)
     searches = _begun(waves, points, symmetry)
-    lowest, stalls = np.inf, 0
+    reached, stalls = np.inf, 0
     (rest,) = yield [primitive]
     for products in range(1, most + 1):
         if all(each.mode is None for each in searches):
@@ -183,8 +183,8 @@ def prove(
             frequencies = {d: frequency_of(square) for d, square in zip(distances, squares, strict=True)}
             if is_imaginary(max(frequencies.values()), below):
                 return Proof(best.q, best.lowest, frequencies, cells_needed(best.q) * len(primitive), products)
-        gained, lowest = lowest - frequency, min(lowest, frequency)
-        stalls = stalls + 1 if gained < _STALLED * abs(lowest) else 0
+        gained, reached = reached - frequency, min(reached, frequency)
+        stalls = stalls + 1 if gained < _STALLED * abs(reached) else 0
         if stalls == _STALLS:
             return None
     return None

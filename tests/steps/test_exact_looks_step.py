@@ -11,13 +11,13 @@ from screened import crystal_set, put_waiting
 
 from phononbench_flows import judge, load_protocol
 from phononbench_flows.flows import ChunkMaker, StepMaker
-from phononbench_flows.protocol import PRESETS, ElasticitySettings, ExactLooksSettings, SpectrumSettings
+from phononbench_flows.protocol import PRESETS, ElasticitySettings, ExactLooksSettings, ProofSettings, SpectrumSettings
 from phononbench_flows.steps import find_step, references
 from phononbench_flows.store import ResultsStore
 
 TOY = "toy_potentials:lj"
 QUICK = PRESETS["converged"].model_copy(update={"spectrum": SpectrumSettings(path_points=21, mesh=(6, 6, 6))})
-STEPS = ["relaxation", "force_constants", "spectrum", "elasticity", "exact_looks"]
+STEPS = ["relaxation", "proof", "force_constants", "spectrum", "elasticity", "exact_looks"]
 
 
 def run(flow) -> None:
@@ -28,6 +28,7 @@ def test_the_default_protocol_states_all_that_it_is():
     converged = load_protocol("converged")
     assert references(converged) == STEPS
     assert converged.further_steps == {
+        "proof": ProofSettings().model_dump(mode="json"),
         "elasticity": ElasticitySettings().model_dump(mode="json"),
         "exact_looks": ExactLooksSettings().model_dump(mode="json"),
     }
