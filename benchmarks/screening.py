@@ -85,7 +85,7 @@ def main() -> None:
             with ResultsStore.open(Path(folder) / "results") as store:
                 for what in ("first", "second"):
                     begin = time.monotonic()
-                    ingest([table], CrystalSet("S", {}, PRESETS["paper"], record, None), store)
+                    ingest([table], CrystalSet("S", {}, PRESETS["paper"], record), store)
                     print(f"{what} ingest into a store in {time.monotonic() - begin:.1f} s")
 
 

@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="a new directory for an embedded store of the crystals")
     given = parser.parse_args()
     potential = PotentialRecord(name="mattersim-v1-5m", checkpoint_sha256="0" * 64)
-    crystals = CrystalSet("random", {}, PRESETS["paper"], potential, None)
+    crystals = CrystalSet("random", {}, PRESETS["paper"], potential)
     client().drop_database(given.database)
     lp = LaunchPad.from_dict(launchpad_settings(mongo_uri(), given.database) | {"strm_lvl": "WARNING"})
     init_launchpad(lp)

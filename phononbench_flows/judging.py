@@ -303,7 +303,7 @@ def judge_given(
     from phononbench_flows.engine.batch import Budget
 
     loaded = potentials.load(potential, device, potential_settings)
-    judged_set = CrystalSet(_SET, {}, protocol, loaded.record(), loaded.elements)
+    judged_set = CrystalSet(_SET, {}, protocol, loaded.record(), lambda: loaded.elements)
     tools = Tools(protocol, loaded, Budget(batch_atoms) if batch_atoms else None)
     pairs = [_documents(each, judged_set) for each in crystals]
     kept: list[dict[str, Arrays]] = [{} for _ in pairs]

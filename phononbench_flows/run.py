@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from maggma.stores import MemoryStore
 
 from phononbench_flows import potentials
 from phononbench_flows.bounded import bounded
+from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
 from phononbench_flows.results.published import Published, published_beside
-from phononbench_flows.sets.chunks import waiting_crystals
+from phononbench_flows.sets.chunks import WaitingCrystal, waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, Ingested, ingest
 from phononbench_flows.sets.metadata import describe_set
 from phononbench_flows.sets.relaxed import compare_relaxed
@@ -59,11 +61,13 @@ class Watchers:
     Attributes:
         on_crystal: called with the number of crystals read and screened.
         on_ingested: called with what was read, and the number of failed crystals that are tried again.
+        on_load: called before the potential is loaded, which happens only if something is missing.
         computing: gives a context in which the crystals are computed.
     """
 
     on_crystal: Callable[[int], None] = lambda _: None
     on_ingested: Callable[[Ingested, int], None] = lambda _found, _again: None
+    on_load: Callable[[], None] = lambda: None
     computing: Callable[[ResultsStore, CrystalSet], AbstractContextManager[Any]] = lambda _store, _crystals: (
         nullcontext()
     )
@@ -109,15 +113,32 @@ def judge_folder(
     chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
     steps = steps_of(chosen)
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else list(inputs)
-    loaded = potentials.load(potential, device, potential_settings)
+    potentials.check_asked(potential, device, potential_settings)
+    known = potentials.identify(potential)
+    record = PotentialRecord(
+        name=potential,
+        checkpoint_sha256=known.sha256,
+        settings=potentials.checked(potential, known.source, potential_settings),
+    )
+
+    @cache
+    def load() -> Potential:
+        watchers.on_load()
+        return potentials.load(potential, device, potential_settings)
+
+    # Loading takes seconds, and where nothing is missing it is not needed; but a GPU that is not there is told first.
+    if device.startswith("cuda"):
+        load()
     with ResultsStore.open(Path(out).absolute()) as store:
         described = describe_set(store, set_name, paths, about, condition)
-        crystals = CrystalSet(set_name, described.condition, chosen, loaded.record(), loaded.elements)
+        crystals = CrystalSet(set_name, described.condition, chosen, record, known.elements)
         found = ingest(paths, crystals, store, reference=reference, limit=limit, on_crystal=watchers.on_crystal)
         again = retry(store, crystals, found.keys, reasons) if reasons else 0
         watchers.on_ingested(found, again)
         with watchers.computing(store, crystals):
-            run_here(crystals, found.keys, store, loaded, batch_atoms)
+            waiting = waiting_crystals(store, crystals, found.keys)
+            if waiting:
+                run_here(waiting, crystals, store, load(), batch_atoms)
         compare_relaxed(store, crystals.mine)
         folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
         table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
@@ -132,9 +153,13 @@ def _slug(potential: str) -> str:
 
 
 def run_here(
-    crystals: CrystalSet, keys: Sequence[str], store: ResultsStore, potential: Potential, batch_atoms: int | None = None
+    waiting: Sequence[WaitingCrystal],
+    crystals: CrystalSet,
+    store: ResultsStore,
+    potential: Potential,
+    batch_atoms: int | None = None,
 ) -> None:
-    """Compute what is missing of these crystals in this process.
+    """Compute what is missing of these crystals of a set in this process.
 
     Each crystal is written as it finishes a step; killed at any moment, the same call computes the rest.
 
@@ -153,7 +178,6 @@ def run_here(
         device=potential.device,
         batch_atoms=batch_atoms,
     )
-    waiting = waiting_crystals(store, crystals, keys)
     for chunk in bounded(waiting, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS):
         flow = maker.make([each.key for each in chunk])
         # The jobs' outputs are keys; they are not wanted once the chunk is done.

@@ -19,7 +19,7 @@ TOY = "toy_potentials:lj"
 def crystal_set(name: str = "toys", protocol: Protocol = PRESETS["paper"], potential: str = TOY) -> CrystalSet:
     """A set that this potential computes."""
     record = PotentialRecord(name=potential, checkpoint_sha256=potentials.identify(potential).sha256)
-    return CrystalSet(name, {}, protocol, record, None)
+    return CrystalSet(name, {}, protocol, record)
 
 
 def put_waiting(store: ResultsStore, crystals: CrystalSet, structures: Mapping[str, Structure]) -> list[str]:

@@ -172,8 +172,7 @@ def submit(
         attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
         with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
             described = describe_set(results, set_name, inputs, asked.about, asked.conditions)
-            elements = found.source.elements(found.path)
-            crystals = CrystalSet(set_name, described.condition, asked.protocol, record, elements)
+            crystals = CrystalSet(set_name, described.condition, asked.protocol, record, found.elements)
             ingested = ingest(
                 inputs,
                 crystals,

@@ -130,7 +130,6 @@ def run(
     if dry_run:
         _dry_run(inputs, set_name, asked.protocol, potential, out_dir, reference, limit)
         return
-    err.print(f"loading {potential}", style="dim")
     with sentences():
         from phononbench_flows.settings_files import import_jobflow
         from phononbench_flows.structures import start_early
@@ -164,6 +163,7 @@ def run(
                 watchers=Watchers(
                     on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
                     on_ingested=ingested,
+                    on_load=lambda: err.print(f"loading {potential}", style="dim"),
                     computing=_progress,
                 ),
             )
@@ -192,10 +192,9 @@ def _dry_run(
         from phononbench_flows.store import ResultsStore
 
         identified = potentials.identify(potential)
-        elements = identified.source.elements(identified.path)
         record = PotentialRecord(name=potential, checkpoint_sha256=identified.sha256)
-        crystals = CrystalSet(set_name, {}, protocol, record, elements)
-        found = _look(inputs, protocol, elements, reference, limit)
+        crystals = CrystalSet(set_name, {}, protocol, record, identified.elements)
+        found = _look(inputs, protocol, crystals.elements, reference, limit)
         there = {}
         if (out_dir / "results.sqlite").is_file():
             with ResultsStore.open(out_dir.absolute()) as store:

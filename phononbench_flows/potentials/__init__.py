@@ -22,7 +22,7 @@ from phononbench_flows.potentials.registry import (
     name_in_full,
     names,
 )
-from phononbench_flows.potentials.settings import parse_settings
+from phononbench_flows.potentials.settings import checked, parse_settings
 from phononbench_flows.potentials.source import Download, Family, Option, PotentialError, Setting, Source
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Setting",
     "Source",
     "check_asked",
+    "checked",
     "distributions",
     "fetch",
     "find_source",

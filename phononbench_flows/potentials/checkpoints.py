@@ -24,6 +24,10 @@ class Checkpoint:
     path: Path | None
     sha256: str
 
+    def elements(self) -> frozenset[str] | None:
+        """Symbols of the elements that it takes, None for any; to ask some checkpoints takes seconds."""
+        return self.source.elements(self.path)
+
 
 def identify(name: str) -> Checkpoint:
     """Find a potential's checkpoint and hash it, without loading it.

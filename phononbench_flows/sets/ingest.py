@@ -44,14 +44,20 @@ class CrystalSet:
         condition: what the generator was asked for.
         protocol: how its crystals are judged.
         potential: what computes.
-        elements: symbols that the potential takes; None for any.
+        find_elements: gives the symbols of the elements that the potential takes, None for any. To ask a checkpoint
+            takes seconds, and nobody has to unless there are new crystals.
     """
 
     name: str
     condition: Condition
     protocol: Protocol
     potential: PotentialRecord
-    elements: frozenset[str] | None
+    find_elements: Callable[[], frozenset[str] | None] = lambda: None
+
+    @cached_property
+    def elements(self) -> frozenset[str] | None:
+        """What ``find_elements`` gives, asked once."""
+        return self.find_elements()
 
     @cached_property
     def protocol_id(self) -> str:

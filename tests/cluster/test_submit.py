@@ -39,7 +39,7 @@ TOY = "toy_potentials:lj"
 
 
 def crystal_set(name: str = "toys") -> CrystalSet:
-    return CrystalSet(name, {}, PAPER, PotentialRecord(name=TOY, checkpoint_sha256="0" * 64), None)
+    return CrystalSet(name, {}, PAPER, PotentialRecord(name=TOY, checkpoint_sha256="0" * 64))
 
 
 def waiting(n: int, crystals: CrystalSet, start: int = 0) -> list[WaitingCrystal]:

@@ -19,7 +19,7 @@ TIMES = {"created_at", "updated_at"}
 def crystal_set(protocol: Protocol = PRESETS["paper"], potential: str = "toy") -> CrystalSet:
     """A set S that takes any element."""
     record = PotentialRecord(name=potential, checkpoint_sha256=potential[0] * 64)
-    return CrystalSet("S", {}, protocol, record, None)
+    return CrystalSet("S", {}, protocol, record)
 
 
 def run(paths: Sequence[Path], store: ResultsStore, crystals: CrystalSet | None = None) -> Ingested:

@@ -13,7 +13,7 @@ from phononbench_flows.sets.ingest import CrystalSet, ingest
 from phononbench_flows.store import ResultsStore
 
 POTENTIAL = PotentialRecord(name="toy", checkpoint_sha256="0" * 64, dtype="float64", device="cpu")
-SET = CrystalSet("gen", {"band_gap": 1.5}, PRESETS["paper"], POTENTIAL, frozenset({"Cu", "Au", "Ag"}))
+SET = CrystalSet("gen", {"band_gap": 1.5}, PRESETS["paper"], POTENTIAL, lambda: frozenset({"Cu", "Au", "Ag"}))
 
 
 @pytest.fixture

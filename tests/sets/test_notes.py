@@ -31,7 +31,7 @@ def test_notes_of_the_parser_stand_in_the_crystals_document(tmp_path: Path) -> N
     path = tmp_path / "mg.cif"
     path.write_text(MAGNESIUM)
     with ResultsStore.open(tmp_path / "results") as store:
-        ingest([path], CrystalSet("gen", {}, PRESETS["paper"], POTENTIAL, frozenset({"Mg"})), store)
+        ingest([path], CrystalSet("gen", {}, PRESETS["paper"], POTENTIAL, lambda: frozenset({"Mg"})), store)
         [document] = store.documents()
         assert document.status == Status.PENDING
         [crystal] = store.crystals([document.id])
