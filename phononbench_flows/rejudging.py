@@ -82,7 +82,7 @@ def judge_phonons(
     """
     chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
     constants = phonons if isinstance(phonons, ForceConstants) else ForceConstants.of(phonons)
-    phonon = constants.phonopy()
+    phonon = constants.phonopy(symmetry=False)
     connected = periodicity_of(phonon.primitive, cutoff)
     found = spectrum(phonon, chosen.spectrum)
     start = Evidence(looks=looks_of(found), elastic=elastic, dimension=connected.dimension)

@@ -38,7 +38,7 @@ def through_looks(constants: ForceConstants, looks: Mapping[str, np.ndarray]) ->
         constants: the first force constants.
         looks: from :func:`looks_arrays`.
     """
-    start = interpolation(constants.phonopy(), tolerance=float(looks["tolerance"]))
+    start = interpolation(constants.phonopy(symmetry=False), tolerance=float(looks["tolerance"]))
     symmetry = operations(start.cell, constants.symprec)
     known = [Known(q, matrix) for q, matrix in zip(looks["q"], looks["matrices"], strict=True)]
     return start.passing_through([each for found in known for each in star(found, symmetry)])

@@ -19,6 +19,7 @@ from pymatgen.analysis.elasticity import ElasticTensor
 from phononbench_flows.engine.dialogues import Answer, Dialogue
 from phononbench_flows.engine.force_constants import ForceConstants
 from phononbench_flows.engine.layers import Periodicity
+from phononbench_flows.engine.q_symmetry import operations
 
 STRAIN, SMALLER_STRAIN = 0.003, 0.001
 
@@ -92,7 +93,7 @@ def elasticity(
     """
     if periodicity.dimension < 2:
         return None
-    crystal = _Crystal(constants.phonopy(), periodicity)
+    crystal = _Crystal(constants.phonopy(symmetry=False), periodicity)
     none = np.zeros((3 * len(crystal.primitive), len(crystal.components)))
     clamped, coupling, residual = crystal.rates((yield crystal.strained(strain, none)), strain)
     response = crystal.inverse @ coupling
@@ -118,9 +119,8 @@ class _Crystal:
         self.components = _COMPONENTS[periodicity.dimension]
         self._dimension = periodicity.dimension
         self.inverse, self._loose = _inverse(gamma_hessian(phonon))
-        lattice = phonon.primitive.cell.T
-        rotations = np.array(phonon.primitive_symmetry.symmetry_operations["rotations"])
-        self._operations = self.frame @ lattice @ rotations @ np.linalg.inv(lattice) @ self.frame.T
+        found = operations(phonon.primitive, phonon.symmetry.tolerance)
+        self._operations = self.frame @ np.array([each.cartesian for each in found]) @ self.frame.T
 
     @property
     def _indices(self) -> np.ndarray:

@@ -24,6 +24,7 @@ from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
+from phonopy.structure.symmetry import Symmetry
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
@@ -95,13 +96,18 @@ class ForceConstants:
             **({"n_displacements": 0, "max_drift": 0.0} | more),
         )
 
-    def phonopy(self) -> Phonopy:
-        """The Phonopy object from which every frequency can be had."""
+    def phonopy(self, *, symmetry: bool = True) -> Phonopy:
+        """The Phonopy object from which every frequency can be had.
+
+        Parameters:
+            symmetry: whether it knows its symmetry, which takes most of the time and few need.
+        """
         phonon = Phonopy(
             phonopy_cell(self.cell, self.numbers, self.positions),
             supercell_matrix=self.supercell,
             primitive_matrix=self.primitive,
             symprec=self.symprec,
+            is_symmetry=symmetry,
         )
         phonon.force_constants = self.array
         return phonon
@@ -167,27 +173,30 @@ def phonopy_cell(cell: np.ndarray, numbers: Sequence[int] | np.ndarray, position
     return PhonopyAtoms(cell=cell, numbers=numbers, scaled_positions=positions, masses=masses)
 
 
-def displaceable(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
-    """A Phonopy object of this crystal, of which nothing is displaced yet."""
+def undisplaced(structure: Structure, settings: ForceConstantsSettings, *, symmetry: bool = True) -> Phonopy:
+    """A Phonopy object of this crystal, of which nothing is displaced.
+
+    Parameters:
+        symmetry: whether it knows its symmetry.
+    """
     cell = phonopy_cell(structure.lattice.matrix, structure.atomic_numbers, structure.frac_coords)
     with warnings.catch_warnings():
         # "auto" is what the protocol asks for; phonopy warns of it as a default that has changed.
         warnings.simplefilter("ignore", PrimitiveMatrixAutoDefaultWarning)
-        return Phonopy(cell, supercell_matrix=np.diag(settings.supercell), symprec=settings.symprec)
-
-
-def n_displacements(phonon: Phonopy, settings: ForceConstantsSettings) -> int:
-    """How many displacements a crystal takes, if the supercell has the symmetry of the primitive cell."""
-    return len(
-        get_least_displacements(
-            phonon.primitive_symmetry, is_plusminus=PLUSMINUS[settings.plusminus], is_diagonal=settings.diagonal
+        return Phonopy(
+            cell, supercell_matrix=np.diag(settings.supercell), symprec=settings.symprec, is_symmetry=symmetry
         )
-    )
+
+
+def n_displacements(primitive: PhonopyAtoms, settings: ForceConstantsSettings) -> int:
+    """How many displacements a primitive cell takes, if its supercell has the same symmetry."""
+    symmetry, plusminus = Symmetry(primitive, settings.symprec), PLUSMINUS[settings.plusminus]
+    return len(get_least_displacements(symmetry, is_plusminus=plusminus, is_diagonal=settings.diagonal))
 
 
 def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
     """A Phonopy object of this crystal with its displacements made."""
-    phonon = displaceable(structure, settings)
+    phonon = undisplaced(structure, settings)
     phonon.generate_displacements(
         distance=settings.distance, is_diagonal=settings.diagonal, is_plusminus=PLUSMINUS[settings.plusminus]
     )

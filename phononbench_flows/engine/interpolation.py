@@ -121,23 +121,31 @@ class Interpolation:
 
     def _features(self, points: np.ndarray) -> np.ndarray:
         vectors, scale = self._reach
-        angles = 2 * np.pi * points @ vectors.T
-        return np.concatenate([np.cos(angles) * scale, np.sin(angles) * scale], axis=1)
+        # A product of powers takes a fraction of the time of as many exponentials.
+        most = np.abs(vectors).max(axis=0)
+        phases = np.ones((len(points), len(vectors)), dtype=complex)
+        for axis in range(3):
+            powers = np.exp(2j * np.pi * np.outer(points[:, axis], np.arange(-most[axis], most[axis] + 1)))
+            phases *= powers[:, vectors[:, axis] + most[axis]]
+        return np.concatenate([phases.real * scale, phases.imag * scale], axis=1)
 
     @cached_property
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lattice vectors that a correction is made of, and the square root of how likely each is."""
+        """Lattice vectors that a correction is made of, one of each pair, and the square root of how likely each is."""
         basis = self.cell.cell
         length = np.linalg.norm(shortest_vectors(self.supercell.T @ basis), axis=1).max()
         limit = _REACH * length
         spacing = 1 / np.linalg.norm(np.linalg.inv(basis), axis=0)
         ranges = [np.arange(-n, n + 1) for n in np.minimum(np.ceil(limit / spacing), 12).astype(int)]
         vectors = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+        vectors = vectors[len(vectors) // 2 :]  # the others are the opposites of these, and bring nothing new
         lengths = np.linalg.norm(vectors @ basis, axis=1)
         kept = lengths <= limit
         vectors, lengths = vectors[kept], lengths[kept]
         # Smoother ones (larger powers) swing between q-points that are known: zincblende AlP went to -68 THz.
-        return vectors, (1 + (lengths / length) ** 2) ** -0.75
+        scale = (1 + (lengths / length) ** 2) ** -0.75
+        scale[0] /= np.sqrt(2)  # the zero vector stands for itself alone, each other one for two
+        return vectors, scale
 
 
 def signed_root(squares: np.ndarray) -> np.ndarray:

@@ -263,7 +263,7 @@ def _begun(
     memory: Sequence[Exact],
 ) -> _Climb:
     """A crystal before its first look."""
-    start = interpolation(constants.phonopy(), tolerance=settings.tolerance)
+    start = interpolation(constants.phonopy(symmetry=False), tolerance=settings.tolerance)
     symmetry = operations(start.cell, constants.symprec)
     return _Climb(constants, displacement, settings, noise, connected.basis, start, symmetry, memory)
 

@@ -82,14 +82,14 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     drawn = np.concatenate(own.q)
     same = drawn.shape == judged.shape and np.abs(drawn - judged).max() < _SAME_Q
     frequencies = path.values if same else _at(phonon, drawn).values
-    mesh = phonon.run_mesh(settings.mesh, is_gamma_center=True)
+    mesh = mesh_points(primitive, settings.mesh, phonon.symmetry.tolerance)
     gamma = _at(phonon, np.zeros((1, 3))).values[0]
     optical = gamma[np.argsort(np.abs(gamma))][3:]
     return Spectrum(
         bands=bands_along(own, frequencies, primitive.cell),
         path=path,
         commensurate=_at(phonon, commensurate_points(to_supercell(phonon))),
-        mesh=Frequencies(np.array(mesh.qpoints), np.array(mesh.frequencies)),
+        mesh=_at(phonon, mesh),
         gamma_optical=float(optical.min()) if len(optical) else None,
         seconds=time.perf_counter() - began,
     )
@@ -178,7 +178,7 @@ def spectra(
 
     def compute(indices: list[int]) -> None:
         for index in indices:
-            found = spectrum(constants[index]().phonopy(), settings)
+            found = spectrum(constants[index]().phonopy(symmetry=False), settings)
             values = (found.path.values, found.commensurate.values, found.mesh.values)
             if all(np.isfinite(v).all() for v in values):
                 finish(index, found)

@@ -59,7 +59,7 @@ def _dialogue(crystal: StepInput, tools: Tools) -> Dialogue:
         tools.protocol.force_constants,
         step_settings(STEP, tools.protocol),
         noise=constants.largest_noise,
-        connected=periodicity_of(constants.phonopy().primitive, tools.potential.cutoff),
+        connected=periodicity_of(constants.phonopy(symmetry=False).primitive, tools.potential.cutoff),
     )
 
 

@@ -59,7 +59,7 @@ def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> N
 
 def _attempt(crystal: StepInput, tools: Tools) -> Dialogue:
     """Dialogue about a crystal, which ends with its :class:`Outcome`."""
-    from phononbench_flows.engine.force_constants import displaceable, n_displacements
+    from phononbench_flows.engine.force_constants import n_displacements, undisplaced
     from phononbench_flows.engine.lattices import to_supercell
     from phononbench_flows.engine.layers import periodicity_of
     from phononbench_flows.engine.proofs import prove
@@ -68,12 +68,12 @@ def _attempt(crystal: StepInput, tools: Tools) -> Dialogue:
     if tools.potential is None:
         raise ValueError("this step needs a potential")
     settings = step_settings(STEP, tools.protocol)
-    phonon = displaceable(crystal.relaxed, tools.protocol.force_constants)
+    phonon = undisplaced(crystal.relaxed, tools.protocol.force_constants, symmetry=False)
     primitive, supercell = phonon.primitive, to_supercell(phonon)
     dimension = periodicity_of(primitive, tools.potential.cutoff).dimension
     if dimension < _BULK:
         return Outcome(dimension, None, "not sought: not a bulk crystal")
-    most = int(settings.share * n_displacements(phonon, tools.protocol.force_constants))
+    most = int(settings.share * n_displacements(primitive, tools.protocol.force_constants))
     if most < _FEWEST:
         return Outcome(dimension, None, "not sought: few displacements tell everything")
     symmetry = operations(primitive, tools.protocol.force_constants.symprec)

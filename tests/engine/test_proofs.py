@@ -114,4 +114,4 @@ def test_all_that_a_supercell_holds_is_found_in_the_end(stacked):
 def test_the_number_of_displacements_is_known_before_they_are_made(fcc, cu3au, low_symmetry, stacked):
     for crystal in (fcc, cu3au, low_symmetry, stacked):
         phonon = displace(crystal, SETTINGS)
-        assert n_displacements(phonon, SETTINGS) == len(phonon.supercells_with_displacements)
+        assert n_displacements(phonon.primitive, SETTINGS) == len(phonon.supercells_with_displacements)

@@ -1,0 +1,145 @@
+"""What a crystal costs outside the potential: processor time a crystal, and how busy a device would be.
+
+    python benchmarks/overhead.py --count 100 400 1600
+
+Crystals are ordered and rattled fcc cells of 2 to 8 atoms under a Lennard-Jones potential, judged as `run` does, into a
+fresh store. Of the processor time of the run and its processes, what was spent in the potential is taken out. With
+`--seconds-per-atom` the potential sleeps instead (3e-6 is a fast one on a GPU): the time that it sleeps, over the wall
+time, is how busy a device would have been.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch_sim as ts
+from pymatgen.core import Lattice, Structure
+from torch_sim.models.interface import ModelInterface
+from torch_sim.models.lennard_jones import LennardJonesModel
+
+from phononbench_flows.potentials import Source, neighbour_list
+from phononbench_flows.run import judge_folder
+
+SIGMA, EPSILON, CUTOFF = 2.3, 0.4, 5.75  # Å, eV, Å
+ELEMENTS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al", "Ca", "Sr", "Pb")
+SLEEP = "OVERHEAD_SECONDS_PER_ATOM"
+
+
+class Timed(ModelInterface):
+    """Lennard-Jones that keeps its own processor time; and sleeps, if asked to, as long as a device would compute."""
+
+    inside = 0.0
+    asleep = 0.0
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._device, self._dtype = torch.device("cpu"), torch.float64
+        self._compute_stress = self._compute_forces = True
+        self.model = LennardJonesModel(
+            sigma=SIGMA,
+            epsilon=EPSILON,
+            cutoff=CUTOFF,
+            device=self._device,
+            dtype=self._dtype,
+            compute_stress=True,
+            neighbor_list_fn=neighbour_list,
+        )
+
+    def forward(self, state: ts.SimState, **_: object) -> dict[str, torch.Tensor]:
+        """What Lennard-Jones gives."""
+        began = time.thread_time()
+        output = dict(self.model(state))
+        with Timed._lock:
+            Timed.inside += time.thread_time() - began
+            if seconds := float(os.environ.get(SLEEP, "0")):
+                time.sleep(seconds * state.n_atoms)
+                Timed.asleep += seconds * state.n_atoms
+        return output
+
+
+source = Source(
+    summary="Lennard-Jones that is timed",
+    load=lambda _path, _device: Timed(),
+    elements=lambda _path: None,
+    settings=f"timed lj {SIGMA} {EPSILON} {CUTOFF}",
+    cutoff=lambda _model: CUTOFF,
+)
+
+
+def write_crystals(folder: Path, count: int) -> None:
+    """Write so many CIFs, all different: a third keeps the symmetry of its order, the others are rattled."""
+    random = np.random.default_rng(0)
+    sites = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    for number in range(count):
+        crystal = Structure(Lattice.cubic(3.7), [str(each) for each in random.choice(ELEMENTS, 4)], sites)
+        if number % 2:
+            crystal.make_supercell([2, 1, 1])
+            for place in range(len(crystal)):
+                crystal.replace(place, str(random.choice(ELEMENTS)))
+        if number % 3:
+            crystal.perturb(0.05, seed=number)
+        crystal.to(str(folder / f"{number:05d}.cif"))
+
+
+def main() -> None:
+    """Time sets of growing size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, nargs="+", default=[100, 400, 1600])
+    parser.add_argument("--protocol", nargs="+", default=["paper", "converged"])
+    parser.add_argument("--seconds-per-atom", type=float, default=0.0)
+    parser.add_argument("--out", type=Path, help="a CSV file")
+    given = parser.parse_args()
+    os.environ[SLEEP] = str(given.seconds_per_atom)
+    rows = []
+    for count in given.count:
+        for protocol in given.protocol:
+            with tempfile.TemporaryDirectory() as folder:
+                crystals = Path(folder) / "crystals"
+                crystals.mkdir()
+                write_crystals(crystals, count)
+                Timed.inside = Timed.asleep = 0.0
+                began, before = time.perf_counter(), _processor_time()
+                out = Path(folder) / "results"
+                judged = judge_folder(
+                    crystals, "S", out=out, potential="overhead:source", protocol=protocol, device="cpu"
+                )
+                wall, spent = time.perf_counter() - began, _processor_time() - before
+            rows.append(
+                {
+                    "crystals": count,
+                    "protocol": protocol,
+                    "judged": judged.funnel.judged + judged.funnel.undecided,
+                    "outside_s": round((spent - Timed.inside) / count, 4),
+                    "inside_s": round(Timed.inside / count, 4),
+                    "wall_s": round(wall / count, 4),
+                    "busy": round(Timed.asleep / wall, 3),
+                }
+            )
+            print(rows[-1], flush=True)
+    if given.out:
+        with given.out.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+
+
+def _processor_time() -> float:
+    """Of this process and of those that it has waited for, s."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+if __name__ == "__main__":
+    from overhead import main as timed_main  # the module that the run imports, for its counters
+
+    timed_main()
