@@ -14,12 +14,13 @@ import numpy as np
 import torch
 import torch_sim as ts
 from pymatgen.core import Lattice, Structure
-from torch_sim.constraints import FixSymmetry
 from torch_sim.optimizers import CellFireState
 from torch_sim.optimizers.fire import fire_init, fire_step
 from torch_sim.symmetrize import refine_and_prep_symmetry
 
 from phononbench_flows.engine.batch import FiniteOutputModel
+from phononbench_flows.engine.matrix_log import batched_logarithms
+from phononbench_flows.engine.symmetry_constraint import KeptSymmetry, Projector
 
 # A crystal that joins is at rest. torch-sim halves the time step of whoever is at rest among others that move, so
 # give it twice ASE's: its first step is then what it would be alone.
@@ -28,20 +29,15 @@ _DT_AT_REST = 2 * 0.1
 
 @dataclass(frozen=True)
 class SymmetrizedStructure:
-    """A crystal refined to its symmetry, with the operations that keep it: rotations (n, 3, 3) in fractional
-    coordinates, and for each the atom that every atom goes to (n, n_atoms).
-    """
+    """A crystal refined to its symmetry, and what keeps it; None where there is none to keep."""
 
     structure: Structure
-    rotations: torch.Tensor
-    maps: torch.Tensor
+    projector: Projector | None
 
 
 def without_symmetry(structure: Structure) -> SymmetrizedStructure:
     """A crystal as it stands, of which no symmetry is kept."""
-    return SymmetrizedStructure(
-        structure, torch.eye(3, dtype=torch.float64)[None], torch.arange(len(structure), dtype=torch.int64)[None]
-    )
+    return SymmetrizedStructure(structure, None)
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,9 @@ def symmetric(structure: Structure, symprec: float) -> SymmetrizedStructure:
         symprec=symprec,
     )
     if len(rotations) == 1:  # P1: there is nothing to refine, and not moving anything is exact
-        return SymmetrizedStructure(structure, rotations, maps)
-    return SymmetrizedStructure(_with_geometry(structure, cell.numpy(), positions.numpy()), rotations, maps)
+        return SymmetrizedStructure(structure, None)
+    refined = _with_geometry(structure, cell.numpy(), positions.numpy())
+    return SymmetrizedStructure(refined, Projector.of(rotations, maps))
 
 
 class FireBatch:
@@ -115,22 +112,17 @@ class FireBatch:
     def step(self) -> None:
         """One step of all; one call of the potential."""
         if self._state is not None:
-            self._state = cast("CellFireState", fire_step(self._state, self._guard))
+            with batched_logarithms():
+                self._state = cast("CellFireState", fire_step(self._state, self._guard))
             self._bad = self._guard.bad
 
 
 def symmetric_state(starts: Sequence[SymmetrizedStructure], finite: FiniteOutputModel) -> ts.SimState:
     """A state of these crystals, constrained to their symmetries."""
     state = ts.io.structures_to_state([s.structure for s in starts], device=finite.device, dtype=finite.dtype)
-    # torch-sim keeps symmetry in a loop over systems: leave out those that have none.
-    constrained = [i for i, s in enumerate(starts) if len(s.rotations) > 1]
-    if constrained:
-        constraint = FixSymmetry(
-            [starts[i].rotations.to(state.device) for i in constrained],
-            [starts[i].maps.to(state.device) for i in constrained],
-            system_idx=torch.tensor(constrained, device=state.device),
-        )
-        state.constraints = [constraint]
+    kept = {i: start.projector for i, start in enumerate(starts) if start.projector is not None}
+    if kept:
+        state.constraints = [KeptSymmetry(list(kept.values()), torch.tensor(list(kept), device=state.device))]
     return state
 
 
