@@ -122,7 +122,7 @@ class ElasticitySettings(_Part):
     smaller_strain: Strain = Field(0.001, description="Strain to compute them again with where zero is near.")
     always: bool = Field(False, description="Compute crystals that are known to be unstable, too.")
     unstable_below: Annotated[float, Field(le=0, allow_inf_nan=False)] = Field(
-        -0.05, description="Known to be unstable: a frequency at a commensurate q-point lies below this, in THz."
+        -1.0, description="Known to be unstable: a frequency at a commensurate q-point but Γ lies below this, in THz."
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import ElasticitySettings, Protocol
-from phononbench_flows.stability import ElasticLook, is_imaginary
+from phononbench_flows.stability import ElasticLook, Evidence, is_imaginary
 from phononbench_flows.steps.order import step_settings
 from phononbench_flows.steps.step import (
     Arrays,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from phononbench_flows.engine.batch import Failure
     from phononbench_flows.engine.dialogues import Dialogue, Found
     from phononbench_flows.engine.elasticity import Elasticity
+    from phononbench_flows.engine.force_constants import ForceConstants
 
 _CELLS = 12  # six strains and their opposites
 _TPA_GPA = 1000.0  # 1/TPa in 1/GPa
@@ -78,10 +79,8 @@ def _look_at(crystal: StepInput, tools: Tools) -> Dialogue:
     settings = step_settings(STEP, tools.protocol)
     structure = crystal.relaxed
     connected = periodicity(structure, tools.potential.cutoff)
-    known = crystal.document.evidence.looks.get("commensurate")
     constants = ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
-    proven = min(settings.unstable_below, -2 * max(constants.noise.values(), default=0.0))
-    if not settings.always and known is not None and is_imaginary(known.frequency, proven):
+    if not settings.always and _is_known_unstable(crystal.document.evidence, constants, settings):
         return Outcome(connected.dimension, None, {"skipped": "not needed: unstable at a commensurate q-point"})
     found: Elasticity | None = yield from elasticity(
         constants, connected, strain=settings.strain, smaller_strain=settings.smaller_strain
@@ -102,6 +101,14 @@ def _look_at(crystal: StepInput, tools: Tools) -> Dialogue:
         noise=found.noise,
     )
     return Outcome(connected.dimension, look, fields | {"strain": found.strain})
+
+
+def _is_known_unstable(evidence: Evidence, constants: ForceConstants, settings: ElasticitySettings) -> bool:
+    """Whether the first supercell leaves no doubt; of Γ it does, which may have to be displaced anew."""
+    look = evidence.looks.get("commensurate")
+    if look is None or not any(round(x, 6) % 1 for x in look.q):
+        return False
+    return bool(is_imaginary(look.frequency, min(settings.unstable_below, -2 * constants.largest_noise)))
 
 
 def _moduli(tensor: np.ndarray) -> dict[str, Any]:

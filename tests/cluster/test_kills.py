@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 from dummy_jobs import note, note_in_parts
-from jobflow import Flow
+from jobflow import Flow, JobStore
+from jobflow.managers.local import run_locally
+from maggma.stores import MemoryStore
+from pymatgen.core import Lattice, Structure
+from screened import TOY, crystal_set, put_waiting
 from worker_processes import (
     add,
     add_chunk,
@@ -26,6 +30,9 @@ from worker_processes import (
 
 from phononbench_flows.cluster.janitor import Limits
 from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.flows import ChunkMaker
+from phononbench_flows.protocol import PRESETS, SpectrumSettings
+from phononbench_flows.steps import references
 from phononbench_flows.store import ResultsStore
 
 
@@ -117,6 +124,56 @@ def test_workers_killed_at_random_cost_at_most_one_crystal_each(
     computed = Counter(lines(finished))
     assert len(computed) == 3 * 2 * crystals
     assert computed.total() - len(computed) <= kills
+
+
+RUNGS = PRESETS["converged"].model_copy(update={"spectrum": SpectrumSettings(path_points=11, mesh=(4, 4, 4))})
+
+
+def verdicts(store: ResultsStore) -> dict[str, tuple]:
+    return {
+        d.id: (
+            d.status,
+            d.stage,
+            d.attempts,
+            round(d.minimum.frequency, 4),
+            [round(e.frequency, 4) for e in d.evidence.exact],
+        )
+        for d in store.documents()
+    }
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        each if each in {"proof", "exact_looks"} else pytest.param(each, marks=pytest.mark.slow)
+        for each in references(RUNGS)
+    ],
+)
+def test_a_worker_killed_on_any_rung_of_the_ladder_costs_no_verdict(step, lp, mongo_database, tmp_path, cu3au):
+    """One crystal that goes all the way up, and one that a proof settles."""
+    stacked = Structure(Lattice.tetragonal(2.4, 7.2), ["Cu", "Ag", "Au"], [[0, 0, 0], [0, 0, 1 / 3], [0, 0, 2 / 3]])
+    crystals = {"stable": cu3au, "proven": stacked}
+    with ResultsStore.open(tmp_path / "undisturbed") as store:
+        keys = put_waiting(store, crystal_set(protocol=RUNGS), crystals)
+        maker = ChunkMaker(
+            store=store.spec, protocol=RUNGS.model_dump(mode="json"), potential=TOY, device="cpu", batch_atoms=256
+        )
+        run_locally(maker.make(keys), store=JobStore(MemoryStore()), log=False, raise_immediately=True)
+        expected = verdicts(store)
+    assert {each[:2] for each in expected.values()} == {("stable", "exact_looks"), ("unstable", "proof")}
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        keys = put_waiting(store, crystal_set(protocol=RUNGS), crystals)
+        add_chunk(lp, store, keys, protocol=RUNGS, batch_atoms=256)
+        worker = start_worker(mongo_database, tmp_path / "work", killed_in=step)
+        worker.join(300)
+        assert worker.exitcode == -9
+        assert verdict_count(store) < 2
+        finish(mongo_database, tmp_path / "work", lp)
+        assert verdicts(store) == expected
+
+
+def verdict_count(store: ResultsStore) -> int:
+    return store.count({"status": {"$in": ["stable", "unstable"]}})
 
 
 def test_a_crystal_that_kills_its_workers_is_set_aside_and_the_others_are_judged(lp, mongo_database, tmp_path):

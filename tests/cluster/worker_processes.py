@@ -77,12 +77,18 @@ def slow_crystals(store: ResultsStore, n: int, name: str, others: Mapping[int, s
 
 
 def add_chunk(
-    lp: LaunchPad, store: ResultsStore, keys: list[str], *, batch_atoms: int = 4, device: str = "cpu"
+    lp: LaunchPad,
+    store: ResultsStore,
+    keys: list[str],
+    *,
+    batch_atoms: int = 4,
+    device: str = "cpu",
+    protocol: Protocol = SMALL,
 ) -> list[int]:
     """Put the flow of a chunk on the LaunchPad, by default with one crystal in a call of the potential."""
     first = store.get(keys[0])
-    protocol = SMALL.model_dump(mode="json")
-    maker = ChunkMaker(store=store.spec, protocol=protocol, potential=TOY, device=device, batch_atoms=batch_atoms)
+    plain = protocol.model_dump(mode="json")
+    maker = ChunkMaker(store=store.spec, protocol=plain, potential=TOY, device=device, batch_atoms=batch_atoms)
     flow = maker.make(keys)
     flow.update_metadata({"set": first.set, "protocol_id": first.protocol_id})
     return add(lp, flow)
@@ -191,6 +197,7 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         held: before which command to wait for the file "go on"; see Held.
         deadly: element on which the potential takes the process with it.
         finished: file that tells each crystal that finishes a step, before it is written.
+        killed_in: step in which the process is killed, before its first crystal is written.
         out_of_time_after: crystals that finish a step before the worker's time is over.
         idle: of the worker.
     """
@@ -205,6 +212,8 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         _tell_of(finished)
     if crystals := options.get("out_of_time_after"):
         _end_time_after(crystals)
+    if step := options.get("killed_in"):
+        _end_in(step)
     SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
     Path(folder).mkdir(parents=True, exist_ok=True)
     work(connect(database), FWorker(), Path(folder), store=f"mongo:{database}", idle=options.get("idle", 0.0))
@@ -272,6 +281,17 @@ def _end_time_after(crystals: int) -> None:
             time_limit.begin_nothing_after(0)
 
     step_runs._finish = counted
+
+
+def _end_in(step: str) -> None:
+    finish = step_runs._finish
+
+    def killed(document, *rest) -> None:
+        if document.stage == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        finish(document, *rest)
+
+    step_runs._finish = killed
 
 
 def _tell_of(file: str) -> None:
