@@ -2,16 +2,20 @@
 
     python benchmarks/overhead.py --count 100 400 1600
 
-Crystals are ordered and rattled fcc cells of 2 to 8 atoms under a Lennard-Jones potential, judged as `run` does, into a
-fresh store. Of the processor time of the run and its processes, what was spent in the potential is taken out. With
-`--seconds-per-atom` the potential sleeps instead (3e-6 is a fast one on a GPU): the time that it sleeps, over the wall
-time, is how busy a device would have been.
+Crystals are ordered and rattled fcc cells of 4 and 8 atoms under a Lennard-Jones potential, judged as `run` does, into
+a fresh store, in `--workers` processes. Of the processor time of the run and its processes, what was spent in the
+potential is taken out.
+
+With `--seconds-per-atom` each call also occupies a device that there is one of for all processes, for so long (3e-6 is
+a fast potential on a GPU): the time that it was occupied, over the wall time of computing, is how busy it would have
+been.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import os
 import resource
 import tempfile
@@ -31,14 +35,12 @@ from phononbench_flows.run import judge_folder
 
 SIGMA, EPSILON, CUTOFF = 2.3, 0.4, 5.75  # Å, eV, Å
 ELEMENTS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al", "Ca", "Sr", "Pb")
-SLEEP = "OVERHEAD_SECONDS_PER_ATOM"
+SLEEP, FILE = "OVERHEAD_SECONDS_PER_ATOM", "OVERHEAD_FILE"
 
 
 class Timed(ModelInterface):
-    """Lennard-Jones that keeps its own processor time; and sleeps, if asked to, as long as a device would compute."""
+    """Lennard-Jones that writes down its own processor time, and how long it occupied the device."""
 
-    inside = 0.0
-    asleep = 0.0
     _lock = threading.Lock()
 
     def __init__(self) -> None:
@@ -59,11 +61,13 @@ class Timed(ModelInterface):
         """What Lennard-Jones gives."""
         began = time.thread_time()
         output = dict(self.model(state))
-        with Timed._lock:
-            Timed.inside += time.thread_time() - began
-            if seconds := float(os.environ.get(SLEEP, "0")):
-                time.sleep(seconds * state.n_atoms)
-                Timed.asleep += seconds * state.n_atoms
+        spent = time.thread_time() - began
+        occupied = float(os.environ[SLEEP]) * state.n_atoms
+        with Timed._lock, Path(os.environ[FILE]).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            time.sleep(occupied)
+            file.write(f"{spent} {occupied} {time.time()}\n")
+            file.flush()
         return output
 
 
@@ -97,6 +101,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, nargs="+", default=[100, 400, 1600])
     parser.add_argument("--protocol", nargs="+", default=["paper", "converged"])
     parser.add_argument("--seconds-per-atom", type=float, default=0.0)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a CSV file")
     given = parser.parse_args()
     os.environ[SLEEP] = str(given.seconds_per_atom)
@@ -107,22 +112,30 @@ def main() -> None:
                 crystals = Path(folder) / "crystals"
                 crystals.mkdir()
                 write_crystals(crystals, count)
-                Timed.inside = Timed.asleep = 0.0
+                os.environ[FILE] = str(Path(folder) / "calls")
                 began, before = time.perf_counter(), _processor_time()
                 out = Path(folder) / "results"
                 judged = judge_folder(
-                    crystals, "S", out=out, potential="overhead:source", protocol=protocol, device="cpu"
+                    crystals,
+                    "S",
+                    out=out,
+                    potential="overhead:source",
+                    protocol=protocol,
+                    device="cpu",
+                    workers=given.workers,
                 )
                 wall, spent = time.perf_counter() - began, _processor_time() - before
+                calls = np.loadtxt(Path(folder) / "calls")
             rows.append(
                 {
                     "crystals": count,
                     "protocol": protocol,
                     "judged": judged.funnel.judged + judged.funnel.undecided,
-                    "outside_s": round((spent - Timed.inside) / count, 4),
-                    "inside_s": round(Timed.inside / count, 4),
+                    "workers": given.workers,
+                    "outside_s": round(float(spent - calls[:, 0].sum()) / count, 4),
+                    "inside_s": round(float(calls[:, 0].sum()) / count, 4),
                     "wall_s": round(wall / count, 4),
-                    "busy": round(Timed.asleep / wall, 3),
+                    "busy": round(float(calls[:, 1].sum() / (calls[-1, 2] - calls[0, 2])), 3),
                 }
             )
             print(rows[-1], flush=True)

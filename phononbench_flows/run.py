@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +11,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from jobflow import JobStore
-from jobflow.managers.local import run_locally
-from maggma.stores import MemoryStore
-
 from phononbench_flows import potentials
 from phononbench_flows.bounded import bounded
 from phononbench_flows.documents import PotentialRecord
+from phononbench_flows.local_workers import FEWEST, compute_beside, compute_here, usual_number
 from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
@@ -32,9 +29,9 @@ from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.steps import steps_of
 from phononbench_flows.store import DEFAULT_STORE, ResultsStore
 
-# A chunk is relaxed in one batch where memory allows. More crystals would wait for the slowest of them, and
-# torch-sim keeps symmetry in a loop over crystals.
+# A chunk is relaxed in one batch where memory allows. More crystals would wait for the slowest of them.
 _CHUNK_CRYSTALS = 128
+_CHUNKS_EACH = 4  # that a process has to take at least, where there are crystals enough
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,7 @@ def judge_folder(
     protocol: str | Protocol = DEFAULT_PROTOCOL,
     device: str = "auto",
     batch_atoms: int | None = None,
+    workers: int | None = None,
     condition: Mapping[str, str | float | int | bool] | None = None,
     about: Sequence[str] = (),
     reference: Path | None = None,
@@ -98,6 +96,7 @@ def judge_folder(
         inputs: folders, files, archives, tables and lists.
         set_name: name of the set that these crystals are.
         out: directory of the results, of any number of sets.
+        workers: processes that compute side by side; None for one on each core, or one on a GPU.
         condition: what the generator was asked for, key by key.
         about: ``KEY=VALUE`` of what else is known of the set.
         reference: crystals that count as known.
@@ -127,7 +126,7 @@ def judge_folder(
         return potentials.load(potential, device, potential_settings)
 
     # Loading takes seconds, and where nothing is missing it is not needed; but a GPU that is not there is told first.
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and (workers or 1) == 1:
         load()
     with ResultsStore.open(Path(out).absolute()) as store:
         described = describe_set(store, set_name, paths, about, condition)
@@ -138,7 +137,8 @@ def judge_folder(
         with watchers.computing(store, crystals):
             waiting = waiting_crystals(store, crystals, found.keys)
             if waiting:
-                run_here(waiting, crystals, store, load(), batch_atoms)
+                number = workers or usual_number(len(waiting), device)
+                run_here(waiting, crystals, store, load, device=device, batch_atoms=batch_atoms, workers=number)
         compare_relaxed(store, crystals.mine)
         folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
         table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
@@ -156,12 +156,20 @@ def run_here(
     waiting: Sequence[WaitingCrystal],
     crystals: CrystalSet,
     store: ResultsStore,
-    potential: Potential,
+    load: Callable[[], Potential],
+    *,
+    device: str = "auto",
     batch_atoms: int | None = None,
+    workers: int = 1,
 ) -> None:
-    """Compute what is missing of these crystals of a set in this process.
+    """Compute what is missing of these crystals of a set, in this process or in others side by side.
 
     Each crystal is written as it finishes a step; killed at any moment, the same call computes the rest.
+
+    Parameters:
+        load: gives the potential, which is loaded here only if this process computes.
+        device: of the other processes.
+        workers: processes.
 
     Raises:
         RunEndingError: the machine cannot compute, or results cannot be written; the same call goes on from there.
@@ -169,16 +177,24 @@ def run_here(
     from phononbench_flows.engine.batch import Budget
     from phononbench_flows.flows.makers import ChunkMaker
 
-    budget = Budget(batch_atoms) if batch_atoms else Budget.for_device(potential.model.device)
     maker = ChunkMaker(
         store=store.spec,
         protocol=crystals.protocol.model_dump(mode="json"),
-        potential=potential.name,
-        potential_settings=dict(potential.settings),
-        device=potential.device,
+        potential=crystals.potential.name,
+        potential_settings=dict(crystals.potential.settings),
+        device=device,
         batch_atoms=batch_atoms,
     )
-    for chunk in bounded(waiting, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS):
-        flow = maker.make([each.key for each in chunk])
-        # The jobs' outputs are keys; they are not wanted once the chunk is done.
-        run_locally(flow, store=JobStore(MemoryStore()), log=False, raise_immediately=True)
+    if workers > 1:
+        # Small enough for all of them to end at about the same time.
+        most = min(_CHUNK_CRYSTALS, max(FEWEST, len(waiting) // (workers * _CHUNKS_EACH)))
+        compute_beside(_keys(bounded(waiting, lambda _: 0.0, 1.0, most)), maker, workers)
+    else:
+        loaded = load()
+        maker.device = loaded.device
+        budget = Budget(batch_atoms) if batch_atoms else Budget.for_device(loaded.model.device)
+        compute_here(_keys(bounded(waiting, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS)), maker)
+
+
+def _keys(chunks: Iterable[list[WaitingCrystal]]) -> Iterator[list[str]]:
+    return ([each.key for each in chunk] for chunk in chunks)

@@ -111,6 +111,12 @@ PotentialOption = Annotated[
 ProtocolOption = Annotated[str, typer.Option("--protocol", help=f"Preset ({', '.join(PRESETS)}) or YAML file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 BatchOption = Annotated[int | None, typer.Option("--batch-atoms", min=1, help="Atoms per call of the potential.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Processes that compute side by side: one for each core, or one on a GPU, without it."
+    ),
+]
 SettingOption = Annotated[
     list[str] | None,
     typer.Option("--setting", metavar="KEY=VALUE", help="A setting of the potential's family; repeatable."),

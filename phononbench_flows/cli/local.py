@@ -26,6 +26,7 @@ from phononbench_flows.cli.common import (
     RetryOption,
     SetOption,
     SettingOption,
+    WorkersOption,
     app,
     checked_target,
     chosen_protocol,
@@ -111,6 +112,7 @@ def run(
     retry: RetryOption = None,
     device: DeviceOption = "auto",
     batch_atoms: BatchOption = None,
+    workers: WorkersOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be computed, and what it costs; write nothing.")
     ] = False,
@@ -155,6 +157,7 @@ def run(
                 protocol=asked.protocol,
                 device=device,
                 batch_atoms=batch_atoms,
+                workers=workers,
                 condition=asked.conditions,
                 about=asked.about,
                 reference=reference,

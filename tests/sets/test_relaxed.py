@@ -150,7 +150,7 @@ def test_the_distance_is_that_of_the_protocol_that_relaxed(tmp_path, fcc):
         for name, chosen in (("wide", Protocol()), ("narrow", protocol)):
             crystals = crystal_set(name, chosen)
             keys = put_waiting(store, crystals, {"a": fcc, "b": fcc.copy().scale_lattice(48)})
-            run_here(waiting_crystals(store, crystals, keys), crystals, store, potentials.load(TOY, "cpu"))
+            run_here(waiting_crystals(store, crystals, keys), crystals, store, lambda: potentials.load(TOY, "cpu"))
             documents = list(store.documents(crystals.mine))
             assert {found.same_as for found in documents} == {None}
             distance = chosen.screening.same_distance_relaxed

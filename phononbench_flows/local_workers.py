@@ -1,0 +1,91 @@
+"""Chunks of a local run in processes side by side: while one waits for the potential, or for its slowest crystal, the
+others go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phononbench_flows.flows.makers import ChunkMaker
+
+FEWEST = 8
+"""Crystals of a chunk at least, where there are several processes: for less it is not worth to start one."""
+
+_AHEAD = 2  # chunks handed out, by processes: one that is done finds the next one waiting
+_MEMORY = 4 << 30  # bytes of one process on a CPU, with what it keeps for later batches
+
+
+def usual_number(crystals: int, device: str) -> int:
+    """How many processes compute so many crystals here, where nobody says it.
+
+    On a CPU one for each core, as far as there are crystals and memory for them; on a GPU one.
+    """
+    if device.startswith("cuda") or (device == "auto" and _has_gpu()):
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(_cores(), memory // _MEMORY, crystals // FEWEST))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def compute_here(chunks: Iterable[list[str]], maker: ChunkMaker) -> None:
+    """Compute chunks, given by their keys, one after another in this process."""
+    from jobflow import JobStore
+    from jobflow.managers.local import run_locally
+    from maggma.stores import MemoryStore
+
+    for keys in chunks:
+        # The jobs' outputs are keys; they are not wanted once the chunk is done.
+        run_locally(maker.make(keys), store=JobStore(MemoryStore()), log=False, raise_immediately=True)
+
+
+def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker, number: int) -> None:
+    """Compute chunks in so many processes, each of which takes the next one as it is done with the last.
+
+    Raises:
+        RunEndingError: what ended a process; the others end with the chunk that they have in work.
+    """
+    from phononbench_flows.engine.batch import MachineError
+
+    threads = 1 if maker.device == "cpu" or not _has_gpu() else None
+    context = get_context("spawn")  # what was forked could not use a GPU, nor threads of its own
+    with ProcessPoolExecutor(number, context, initializer=_begin, initargs=(threads,)) as processes:
+        waiting, running = iter(chunks), set[Future[None]]()
+        try:
+            while True:
+                more = islice(waiting, number * _AHEAD - len(running))
+                running |= {processes.submit(compute_here, [keys], maker) for keys in more}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for each in done:
+                    each.result()
+        except BrokenProcessPool as error:
+            raise MachineError("a process that computed was killed; perhaps memory ran out") from error
+        finally:
+            processes.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
