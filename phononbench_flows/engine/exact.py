@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -197,12 +197,17 @@ def _products(q: np.ndarray, symmetry: list[Operation]) -> int:
 
 def displaced_cells(primitive: PhonopyAtoms, q: np.ndarray, settings: ForceConstantsSettings) -> Phonopy:
     """A q-point's smallest supercell with its displacements made."""
+    return displaced_supercell(primitive, smallest_supercell(q, primitive.cell), settings)
+
+
+def displaced_supercell(primitive: PhonopyAtoms, supercell: np.ndarray, settings: ForceConstantsSettings) -> Phonopy:
+    """A supercell, given by its lattice vectors as columns (3, 3), with its displacements made."""
     with warnings.catch_warnings():
         # A cell for one q-point has less symmetry than the crystal, as a rule.
         warnings.filterwarnings("ignore", message="Warning: Point group symmetries of supercell")
         phonon = Phonopy(
             primitive,
-            supercell_matrix=smallest_supercell(q, primitive.cell),
+            supercell_matrix=supercell,
             primitive_matrix=np.eye(3),
             symprec=settings.symprec,
         )
@@ -228,6 +233,14 @@ def by_displacements(
     phonon: Phonopy, q: np.ndarray, settings: ForceConstantsSettings, *, tolerance: float
 ) -> Generator[list[PhonopyAtoms], list[Answer], Exact]:
     """Dialogue: the whole dynamical matrix from all displacements of a supercell that holds the q-point."""
+    (found,) = yield from at_all_of(phonon, [q], settings, tolerance=tolerance)
+    return found
+
+
+def at_all_of(
+    phonon: Phonopy, points: Sequence[np.ndarray], settings: ForceConstantsSettings, *, tolerance: float
+) -> Generator[list[PhonopyAtoms], list[Answer], list[Exact]]:
+    """Dialogue: the same at several q-points that the supercell holds, each with its share of the evaluations."""
     cells = phonon.supercells_with_displacements or []
     answers = yield cells
     forces = np.array([answer.forces for answer in answers])
@@ -235,9 +248,13 @@ def by_displacements(
     phonon.produce_force_constants()
     if settings.symmetrize:
         phonon.symmetrize_force_constants()
-    matrix = interpolation(phonon, tolerance=tolerance, take_out_rotations=False).matrices(q)[0]
+    matrices = interpolation(phonon, tolerance=tolerance, take_out_rotations=False).matrices(np.array(points))
     natoms = len(phonon.supercell)
-    return Exact.of(Known(q, matrix), natoms, natoms * len(cells))
+    share, rest = divmod(natoms * len(cells), len(points))
+    return [
+        Exact.of(Known(q, matrix), natoms, share + (rest if number == 0 else 0))
+        for number, (q, matrix) in enumerate(zip(points, matrices, strict=True))
+    ]
 
 
 def davidson(

@@ -23,6 +23,7 @@ from scipy.linalg import lu_factor, lu_solve
 from phononbench_flows.engine.lattices import (
     commensurate_points,
     each_once,
+    same_point,
     shortest_vectors,
     steps_within,
     to_supercell,
@@ -53,6 +54,8 @@ class Interpolation:
         supercell: columns are the supercell's lattice vectors in units of the primitive cell's, (3, 3).
         lattice_vectors: (n_R, 3), in units of the primitive lattice vectors.
         blocks: mass-weighted force constants of each lattice vector, (n_R, 3n, 3n), THz^2.
+        shares: for each lattice vector and pair of atoms, the part of the supercell's images of the pair that it counts
+            for, (n_R, n, n). Their Fourier series is 1 at Γ and 0 at all other q-points that the supercell holds.
         known: where the matrix is known better, each with all that symmetry makes of it.
     """
 
@@ -60,6 +63,7 @@ class Interpolation:
     supercell: np.ndarray
     lattice_vectors: np.ndarray
     blocks: np.ndarray
+    shares: np.ndarray
     known: tuple[Known, ...] = ()
 
     def matrices(self, q: np.ndarray) -> np.ndarray:
@@ -85,10 +89,23 @@ class Interpolation:
         return signed_root(self.eigenvalues(q))
 
     def passing_through(self, known: Sequence[Known]) -> Interpolation:
-        """The same, made to pass through matrices at further q-points, and at the negative of each."""
-        both = [*known, *(Known(-each.q, each.matrix.conj()) for each in known)]
+        """The same, made to pass through matrices at further q-points, and at the negative of each.
+
+        What is wrong at Γ alone, such as forces that are there before a displacement, is the same in all cells of the
+        supercell, and is taken out of the force constants.
+        """
+        at_gamma = [each for each in known if same_point(each.q, np.zeros(3))]
+        others = [each for each in known if not same_point(each.q, np.zeros(3))]
+        both = [*others, *(Known(-each.q, each.matrix.conj()) for each in others)]
         new = each_once([each.q for each in both], [each.q for each in self.known])
-        return replace(self, known=(*self.known, *(both[place] for place in new)))
+        found = self._with_gamma(at_gamma[0].matrix) if at_gamma else self
+        return replace(found, known=(*self.known, *(both[place] for place in new)))
+
+    def _with_gamma(self, matrix: np.ndarray) -> Interpolation:
+        """The same with this dynamical matrix at Γ, and unchanged at all other q-points that the supercell holds."""
+        wrong = self._plain(np.zeros((1, 3)))[0] - matrix
+        spread = np.repeat(np.repeat(self.shares, 3, axis=1), 3, axis=2)
+        return replace(self, blocks=self.blocks - spread * wrong.real)
 
     def _plain(self, points: np.ndarray) -> np.ndarray:
         phases = np.exp(2j * np.pi * points @ self.lattice_vectors.T)
@@ -194,6 +211,8 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
     steps = edges[at] @ to_primitive - (positions[j] - positions[i])
     vectors, place = np.unique(np.rint(steps).astype(int), axis=0, return_inverse=True)
     values = fc[i, s] * (THZ2 / counts[s, i] / weights[i, j])[:, None, None]
+    shares = np.zeros((len(vectors), n, n))
+    np.add.at(shares, (place.ravel(), i, j), n / len(supercell) / counts[s, i])
     pairwise = np.zeros((len(vectors), n, n, 3, 3))
     np.add.at(pairwise, (place.ravel(), i, j), values)
     blocks = pairwise.transpose(0, 1, 3, 2, 4).reshape(len(vectors), 3 * n, 3 * n)
@@ -202,6 +221,7 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
         to_supercell(phonon),
         vectors,
         _hermitian(vectors, blocks),
+        _hermitian(vectors, shares),
     )
     return _without_linear_term(plain) if take_out_rotations else plain
 
@@ -248,7 +268,8 @@ def _without_linear_term(plain: Interpolation) -> Interpolation:
                 vectors.append(list(vector))
                 blocks.append(np.zeros((3 * n, 3 * n)))
             blocks[places[vector]] = blocks[places[vector]] - sign * np.kron(np.eye(n), term)
-    return Interpolation(cell, plain.supercell, np.array(vectors), np.array(blocks))
+    shares = np.concatenate([plain.shares, np.zeros((len(vectors) - len(plain.shares), n, n))])
+    return Interpolation(cell, plain.supercell, np.array(vectors), np.array(blocks), shares)
 
 
 def _spanning_star(basis: np.ndarray) -> np.ndarray:

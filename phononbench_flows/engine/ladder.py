@@ -8,6 +8,7 @@ units of the primitive cell, frequencies in THz, imaginary as negative.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +18,16 @@ import numpy as np
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.dialogues import Answer, side_by_side
-from phononbench_flows.engine.exact import Exact, cells_needed, cost, look, look_at_gamma, rayleigh
+from phononbench_flows.engine.exact import (
+    Exact,
+    at_all_of,
+    cells_needed,
+    cost,
+    displaced_supercell,
+    look,
+    look_at_gamma,
+    rayleigh,
+)
 from phononbench_flows.engine.force_constants import GAMMA, ForceConstants
 from phononbench_flows.engine.interpolation import Interpolation, Known, frequency_of, interpolation
 from phononbench_flows.engine.lattices import commensurate_points, each_once, same_point, shortest_vectors, steps_within
@@ -27,6 +37,9 @@ from phononbench_flows.engine.q_symmetry import Operation, equivalent_points, op
 from phononbench_flows.protocol import ExactLooksSettings, ForceConstantsSettings
 from phononbench_flows.stability import is_imaginary
 
+_PATIENCE = 4  # minima that are looked at one by one, before a larger supercell is
+_FARTHER = 1.25  # its images are farther apart than the first one's by this
+_MOST_REPEATS = 5
 _TOGETHER = 4  # labelled points that are looked at side by side
 _ACOUSTIC = 3
 _LAYERS = 2
@@ -106,9 +119,14 @@ class _Climb:
 
     @property
     def gamma_is_doubtful(self) -> bool:
-        """Whether the first force constants tell little of Γ, and the supercell's other points prove nothing."""
+        """Whether the first force constants tell little of Γ, and the supercell's other points prove nothing.
+
+        Forces that a potential without mirror symmetry has at rest fall to Γ, and may make a mode there imaginary.
+        """
+        if is_imaginary(self._held(without_gamma=True).frequency, -self.noise):
+            return False
         doubt = is_imaginary(self.settings.gamma_noise, self.constants.noise.get(GAMMA, 0.0))
-        return bool(doubt) and not is_imaginary(self._held(without_gamma=True).frequency, -self.noise)
+        return bool(doubt or is_imaginary(self._held().frequency, -self.noise))
 
     @cached_property
     def held(self) -> Held:
@@ -186,6 +204,41 @@ class _Climb:
             self.seen_keys.add(self.key(q))
             self.spent += exact.evaluations
         self._pass_through([exact.known for exact in found])
+
+    def larger_supercell(self, allowance: float) -> np.ndarray | None:
+        """The cheapest supercell with the crystal's symmetry whose images are clearly farther apart; None if there is
+        none within so many evaluations. Columns are its lattice vectors in units of the primitive cell's, (3, 3).
+        """
+        if self.plane is not None:
+            return None
+        to_unit = np.rint(np.linalg.inv(self.constants.primitive)).astype(int)
+        basis, wanted = self.interpolation.cell.cell, _FARTHER * self.image_distance
+        found: list[tuple[int, np.ndarray]] = []
+        for repeats in itertools.product(range(1, _MOST_REPEATS + 1), repeat=3):
+            supercell = to_unit @ np.diag(repeats)
+            price = len(self.interpolation.cell) * abs(round(np.linalg.det(supercell))) * self.constants.n_displacements
+            apart = np.linalg.norm(shortest_vectors(supercell.T @ basis), axis=1).min()
+            if price <= allowance and apart >= wanted and _keeps(supercell, self.symmetry):
+                found.append((price, supercell))
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+    def look_at_all_of(self, supercell: np.ndarray) -> Generator[list[PhonopyAtoms], list[Answer], None]:
+        """Dialogue: look at all q-points together that a supercell holds, and let the interpolation pass through."""
+        guess = self.interpolation
+        points = {self.key(q): q for q in commensurate_points(supercell) if not self.was_seen(q)}
+        remembered = {key: self._remembered(q) for key, q in points.items()}
+        new = [q for key, q in points.items() if remembered[key] is None]
+        exact = [each for each in remembered.values() if each is not None]
+        if new:
+            natoms = len(guess.cell) * abs(round(np.linalg.det(supercell)))
+            self.asked = [f"{len(new)} q-points that a supercell of {natoms} atoms holds"]
+            phonon = displaced_supercell(guess.cell, supercell, self.displacement)
+            exact += yield from at_all_of(phonon, new, self.displacement, tolerance=self.settings.tolerance)
+        for each in exact:
+            self.seen.append(Seen(each.known.q, None, float(guess.frequencies(each.known.q)[0, 0]), each))
+            self.seen_keys.add(self.key(each.known.q))
+            self.spent += each.evaluations
+        self._pass_through([each.known for each in exact])
 
     def look_at_gamma(self) -> Generator[list[PhonopyAtoms], list[Answer], None]:
         """Dialogue: let the interpolation have another matrix at Γ."""
@@ -305,7 +358,10 @@ def _named(q: np.ndarray, label: str | None) -> str:
 
 
 def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], None]:
-    """Look at labelled points and middles, the softest first: at all of them if the first supercell is small."""
+    """Look at labelled points, then at the middles of segments, the softest first.
+
+    At all of the points that cost no more than minima may; at all middles if the first supercell is small.
+    """
     settings = climber.settings
     allowance = settings.labelled_share * climber.first_cost
     if climber.image_distance < settings.image_distance:
@@ -318,12 +374,13 @@ def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], No
     if not waiting:
         return
     points = list(waiting.values())
-    order = np.argsort(climber.interpolation.frequencies(np.array([q for q, _ in points]))[:, 0], kind="stable")
+    lowest = climber.interpolation.frequencies(np.array([q for q, _ in points]))[:, 0]
+    middle = np.array(["-" in str(label) for _, label in points])
     batch: list[tuple[np.ndarray, str | None]] = []
     planned = 0
-    for k in order:
+    for k in np.lexsort((lowest, middle)):
         price = cost(climber.interpolation, points[k][0], climber.symmetry)
-        if climber.spent + planned + price > allowance:
+        if climber.spent + planned + price > (allowance if middle[k] else max(allowance, settings.minima_evaluations)):
             continue
         batch.append(points[k])
         planned += price
@@ -343,7 +400,7 @@ def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list
     candidates = [q for q in rational_points(settings.max_cells, climber.plane) if not climber.is_held(q)]
     if not candidates:
         return []
-    points = np.array(candidates)
+    points, looks, larger_tried = np.array(candidates), 0, False
     while True:
         lowest = climber.interpolation.frequencies(points)[:, 0]
         suspect = is_imaginary(lowest, settings.margin - climber.noise)
@@ -351,6 +408,15 @@ def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list
         open_points = [k for k in low if not climber.was_seen(points[k])]
         if not open_points:
             return []
+        looks += 1
+        if looks > _PATIENCE and not larger_tried:  # much is wrong between the points of the first supercell
+            larger_tried = True
+            larger = climber.larger_supercell(allowance - climber.spent)
+            if larger is not None:
+                yield from climber.look_at_all_of(larger)
+                if climber.is_proven:
+                    return []
+                continue
         k = _worth_most(points, lowest, open_points)
         if climber.spent + cost(climber.interpolation, points[k], climber.symmetry) > allowance:
             if not is_imaginary(lowest[k], -climber.noise):  # only near zero: nothing says that it is imaginary
@@ -359,6 +425,13 @@ def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list
         yield from climber.look_at([(points[k], None)])
         if climber.is_proven:
             return []
+
+
+def _keeps(supercell: np.ndarray, symmetry: Sequence[Operation]) -> bool:
+    """Whether a supercell's lattice has the symmetry of the crystal."""
+    inverse = np.linalg.inv(supercell)
+    turned = [inverse @ each.rotation @ supercell for each in symmetry]
+    return all(np.abs(each - np.rint(each)).max() < _IN_PLANE for each in turned)
 
 
 def _worth_most(points: np.ndarray, lowest: np.ndarray, open_points: Sequence[int]) -> int:
