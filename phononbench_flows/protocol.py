@@ -63,13 +63,16 @@ _YOUNGER = ("same_distance", "same_distance_relaxed")
 
 
 class RelaxationSettings(_Part):
-    """FIRE on a Frechet cell, cell and positions together, keeping the symmetry."""
+    """FIRE or L-BFGS on a Frechet cell, cell and positions together, keeping the symmetry."""
 
+    optimizer: Literal["fire", "lbfgs"] = Field(
+        "fire", description="`lbfgs` takes fewer steps; crystals that it fails start again with `fire`."
+    )
     symprec: Positive = Field(0.01, description="Symmetry that is found at this distance is kept, in Å.")
     target_force: Positive = Field(0.0025, description="Target for atoms and cell, in eV/Å.")
     accept_force: Positive = Field(0.005, description="Accepted if atoms and cell feel at most this, in eV/Å.")
     max_force: Positive = Field(1e4, description="Given up if a force passes this, in eV/Å.")
-    steps_per_round: Count = Field(500, description="FIRE steps before the optimizer starts afresh.")
+    steps_per_round: Count = Field(500, description="Steps before the optimizer starts afresh.")
     rounds: Count = Field(15, description="Number of rounds before the relaxation is given up.")
 
     @model_validator(mode="after")
@@ -139,7 +142,7 @@ class ExactLooksSettings(_Part):
         8.0, description="A first supercell whose images are nearer than this says little between its points, in Å."
     )
     labelled_evaluations: Annotated[int, Field(ge=0)] = Field(
-        1000, description="Evaluations for labelled points and middles of segments, if the first supercell is so small."
+        1000, description="Evaluations for middles of labelled segments, if the first supercell is so small."
     )
     labelled_share: NotNegative = Field(
         0.1, description="The same for any other, by the evaluations of the first supercells."
@@ -198,6 +201,8 @@ class Protocol(_Part):
         content = self.model_dump(mode="json", exclude={"name"})
         if not content["further_steps"]:  # protocols without any are older than the key
             del content["further_steps"]
+        if self.relaxation.optimizer == RelaxationSettings.model_fields["optimizer"].default:
+            del content["relaxation"]["optimizer"]
         for key in _YOUNGER:  # as are those that do not differ from what these keys say by default
             if getattr(self.screening, key) == ScreeningSettings.model_fields[key].default:
                 del content["screening"][key]

@@ -9,6 +9,7 @@ from phononbench_flows.protocol import PRESETS, Protocol, ProtocolError, load_pr
 def test_paper_is_the_published_protocol():
     paper = load_protocol("paper")
     assert paper.relaxation.model_dump() == {
+        "optimizer": "fire",
         "symprec": 0.01,
         "target_force": 0.0025,
         "accept_force": 0.005,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch_sim as ts
 from pymatgen.core import Lattice, Structure
+from torch_sim.models.interface import ModelInterface
 from torch_sim.optimizers import CellFireState
 from torch_sim.optimizers.fire import fire_init, fire_step
 from torch_sim.symmetrize import refine_and_prep_symmetry
@@ -126,9 +127,28 @@ def symmetric_state(starts: Sequence[SymmetrizedStructure], finite: FiniteOutput
     return state
 
 
+class _OneCall(ModelInterface):
+    """A model that computes once: torch-sim asks for forces, and again for the stress of the same state."""
+
+    def __init__(self, model: ModelInterface) -> None:
+        super().__init__()
+        self.model = model
+        self._device, self._dtype = model.device, model.dtype
+        self._compute_stress, self._compute_forces = model.compute_stress, model.compute_forces
+        self._output: dict[str, torch.Tensor] | None = None
+
+    def forward(self, state: ts.SimState, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """What the model gave the first time."""
+        if self._output is None:
+            self._output = self.model(state, **kwargs)
+        return {key: value.clone() for key, value in self._output.items()}
+
+
 def _at_rest(starts: Sequence[SymmetrizedStructure], finite: FiniteOutputModel) -> CellFireState:
     state = symmetric_state(starts, finite)
-    resting = cast("CellFireState", fire_init(state, finite, dt_start=_DT_AT_REST, cell_filter=ts.CellFilter.frechet))
+    resting = cast(
+        "CellFireState", fire_init(state, _OneCall(finite), dt_start=_DT_AT_REST, cell_filter=ts.CellFilter.frechet)
+    )
     resting.set_constrained_forces(resting.forces)
     # torch-sim marks the start by NaN, and treats it in another way if all start together.
     resting.velocities = torch.zeros_like(resting.velocities)

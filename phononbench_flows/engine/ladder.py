@@ -366,6 +366,7 @@ def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], No
     allowance = settings.labelled_share * climber.first_cost
     if climber.image_distance < settings.image_distance:
         allowance = max(allowance, settings.labelled_evaluations)
+    most = max(allowance, settings.minima_evaluations)
     waiting: dict[tuple[float, ...], tuple[np.ndarray, str | None]] = {}
     for label, point in labelled_points(climber.interpolation.cell).items():
         q = climber.in_plane(point)
@@ -380,7 +381,7 @@ def _labelled(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], No
     planned = 0
     for k in np.lexsort((lowest, middle)):
         price = cost(climber.interpolation, points[k][0], climber.symmetry)
-        if climber.spent + planned + price > (allowance if middle[k] else max(allowance, settings.minima_evaluations)):
+        if climber.spent + planned + price > (allowance if middle[k] else most):
             continue
         batch.append(points[k])
         planned += price

@@ -20,7 +20,7 @@ from phononbench_flows.engine.fire import FireBatch, SymmetrizedStructure
 from phononbench_flows.engine.matrix_log import matrix_log
 
 _MEMORY = 20  # pairs of steps and changes of the gradient
-_STIFFNESS = 70.0  # eV/Å^2
+_STIFFEST, _SOFTEST = 70.0, 10.0  # eV/Å^2, what the first Hessian may be; stiff before anything is known
 _MOST = 0.2  # Å, of an atom, or a row of the cell's coordinates, in one step
 _MOST_STRAIN = 2.0  # of the logarithm of the cell's deformation, where torch-sim clamps it
 _FLAT = 1e-12
@@ -121,9 +121,12 @@ def _inverse_times(steps: torch.Tensor, changes: torch.Tensor, gradient: torch.T
     diagonal = torch.diagonal(products, dim1=1, dim2=2)
     empty = diagonal <= 0
     upper = upper + torch.diag_embed(torch.where(empty, 1.0, 0.0))
-    inner = torch.diag_embed(torch.where(empty, 0.0, diagonal)) + y @ y.mT / _STIFFNESS
+    # The last pair says how stiff the crystal is, as in Nocedal and Wright, equation 7.20.
+    last = (y[:, -1] * y[:, -1]).sum(dim=1) / diagonal[:, -1].clamp(min=_FLAT)
+    stiffness = torch.where(empty[:, -1], _STIFFEST, last).clamp(_SOFTEST, _STIFFEST)[:, None, None]
+    inner = torch.diag_embed(torch.where(empty, 0.0, diagonal)) + y @ y.mT / stiffness
     sg, yg = s @ g[:, :, None], y @ g[:, :, None]
     u = torch.linalg.solve_triangular(upper, sg, upper=True)
-    first = torch.linalg.solve_triangular(upper.mT, inner @ u - yg / _STIFFNESS, upper=False)
-    found = g[:, :, None] / _STIFFNESS + s.mT @ first - y.mT @ u / _STIFFNESS
+    first = torch.linalg.solve_triangular(upper.mT, inner @ u - yg / stiffness, upper=False)
+    found = g[:, :, None] / stiffness + s.mT @ first - y.mT @ u / stiffness
     return found.reshape(gradient.shape)

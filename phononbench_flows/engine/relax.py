@@ -1,4 +1,4 @@
-"""Relaxation: batched FIRE on cells and positions, keeping the symmetry that a crystal has.
+"""Relaxation: batched FIRE or L-BFGS on cells and positions, keeping the symmetry that a crystal has.
 
 The rounds follow the released scripts of PhononBench (ASE FIRE on a FrechetCellFilter with FixSymmetry): each
 round finds the symmetry anew, refines the crystal to it, and lets FIRE start afresh. Crystals go through their rounds
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from pymatgen.core import Structure
@@ -27,6 +27,7 @@ from phononbench_flows.engine.fire import (
     symmetric_state,
     without_symmetry,
 )
+from phononbench_flows.engine.lbfgs import LbfgsBatch
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import RelaxationSettings
 
@@ -34,13 +35,16 @@ from phononbench_flows.protocol import RelaxationSettings
 # neighbour list, and with it the memory of the whole batch, grow without end.
 _VOLUME_PER_ATOM = (0.5, 5000.0)
 
+_GIVEN_UP = {Reason.NOT_CONVERGED, Reason.FORCES_EXPLODED}
+_LBFGS_ROUNDS = 3  # after so many, a crystal starts again with FIRE
+
 
 @dataclass(frozen=True)
 class Relaxed:
     """A crystal at rest, refined to the space group that the relaxation kept.
 
     Attributes:
-        steps, rounds: FIRE steps over all rounds, and the rounds.
+        steps, rounds: optimizer steps over all rounds, and the rounds.
         energy_per_atom: eV; max_force: eV/Å; max_stress: largest component, eV/Å^3; of ``structure`` itself, as far as
             its symmetry allows them.
         volume_change: relaxed volume over the initial one, less one.
@@ -114,29 +118,50 @@ def relax(
     finite, budget = FiniteOutputModel(model), budget or Budget.for_device(model.device)
     results: list[Relaxed | Failure | None] = [None] * len(structures)
     deliver = delivering(on_result)
+    wasted: dict[int, tuple[int, float]] = {}
 
     def finish(task: _Task, result: Relaxed | Failure) -> None:
+        if isinstance(result, Relaxed) and task.index in wasted:
+            steps, seconds = wasted[task.index]
+            result = replace(result, steps=result.steps + steps, seconds=result.seconds + seconds)
         results[task.index] = result
         deliver(task.index, result)
 
-    relaxer = _Relaxer(finite, settings, budget, finish)
-    waiting = [_Task(i, s) for i, s in enumerate(structures)]
+    def finish_or_fall_back(task: _Task, result: Relaxed | Failure) -> None:
+        if isinstance(result, Failure) and result.reason in _GIVEN_UP:
+            wasted[task.index] = task.steps, task.seconds
+        else:
+            finish(task, result)
 
-    def unfinished(task: _Task) -> bool:
-        return results[task.index] is None
+    tasks = [_Task(i, s) for i, s in enumerate(structures)]
+    if settings.optimizer == "lbfgs":
+        few = settings.model_copy(update={"rounds": min(_LBFGS_ROUNDS, settings.rounds)})
+        _relax_all(tasks, _Relaxer(finite, few, budget, finish_or_fall_back, LbfgsBatch))
+        tasks = [_Task(i, structures[i]) for i in wasted]
+    _relax_all(tasks, _Relaxer(finite, settings, budget, finish, FireBatch))
+    return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
 
+
+def _relax_all(tasks: Sequence[_Task], relaxer: _Relaxer) -> None:
+    """Relax crystals, in batches that the next ones join as others leave."""
+    waiting, ended = list(tasks), set[int]()
+
+    def finish(task: _Task, result: Relaxed | Failure) -> None:
+        ended.add(task.index)
+        relaxer.finish(task, result)
+
+    inner, budget = replace(relaxer, finish=finish), relaxer.budget
     while waiting:  # once, unless a batch breaks off
         batch = budget.fill(waiting, _atoms)
         del waiting[: len(batch)]
 
         def compute(tasks: list[_Task], whole: list[_Task] = batch) -> None:
             # A half of a batch that broke off takes nobody in, or the culprit in it would never be alone.
-            relaxer.compute(tasks, waiting if tasks is whole else [])
+            inner.compute(tasks, waiting if tasks is whole else [])
 
         bisect_failures(
-            batch, compute, atoms=_atoms, budget=budget, unfinished=lambda t: results[t.index] is None, fail=finish
+            batch, compute, atoms=_atoms, budget=budget, unfinished=lambda t: t.index not in ended, fail=finish
         )
-    return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
 
 
 def _atoms(task: _Task) -> int:
@@ -151,10 +176,11 @@ class _Relaxer:
     settings: RelaxationSettings
     budget: Budget
     finish: Callable[[_Task, Relaxed | Failure], None]
+    new_batch: Callable[[FiniteOutputModel], FireBatch]
 
     def compute(self, tasks: list[_Task], waiting: list[_Task]) -> None:
         """Relax ``tasks`` and all of ``waiting`` that find room; ``tasks`` is kept to those on their way."""
-        batch, active, starting = FireBatch(self.finite), list[_Task](), list(tasks)
+        batch, active, starting = self.new_batch(self.finite), list[_Task](), list(tasks)
         for task in starting:
             task.rounds = task.steps = 0  # the batch that it was in may have broken off
         while starting or active:

@@ -138,3 +138,24 @@ def test_small_helpers():
     reduced = shortest_vectors(skewed)
     np.testing.assert_allclose(np.linalg.norm(reduced, axis=1), [1, 1, 1.5])
     assert np.linalg.det(reduced) > 0
+
+
+def test_what_is_wrong_at_gamma_alone_is_taken_out(phonon):
+    """As forces that are there before a displacement: they are the same in every cell of the supercell."""
+    right = interpolation(phonon, tolerance=1e-5, take_out_rotations=False)
+    n = len(right.cell)
+    wrong = np.random.default_rng(1).normal(size=(n, n, 3, 3))
+    wrong = (wrong + wrong.transpose(1, 0, 3, 2)) / 2
+    kinds = [phonon.primitive.p2p_map[s] for s in phonon.primitive.s2p_map]
+    compact = np.array(phonon.force_constants)
+    compact = compact[phonon.primitive.p2s_map] if len(compact) == len(kinds) else compact
+    phonon.force_constants = compact + 0.1 * wrong[:, kinds]
+    spoiled = interpolation(phonon, tolerance=1e-5, take_out_rotations=False)
+    gamma = np.zeros(3)
+    assert np.abs(spoiled.matrices(gamma) - right.matrices(gamma)).max() > 1
+    assert np.abs(spoiled.matrices(RANDOM_Q) - right.matrices(RANDOM_Q)).max() > 0.1
+    others = [q for q in commensurate_points(right.supercell) if not same_point(q, gamma)]
+    np.testing.assert_allclose(spoiled.matrices(others), right.matrices(others), rtol=0, atol=1e-9)
+    mended = spoiled.passing_through([Known(gamma, right.matrices(gamma)[0])])
+    np.testing.assert_allclose(mended.matrices(RANDOM_Q), right.matrices(RANDOM_Q), rtol=0, atol=1e-9)
+    assert mended.known == ()

@@ -11,13 +11,14 @@ from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from toy_potentials import Toy
 
+from phononbench_flows.engine import ladder
 from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.dialogues import hold
-from phononbench_flows.engine.exact import cells_needed
+from phononbench_flows.engine.exact import by_displacements, cells_needed, displaced_cells
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
 from phononbench_flows.engine.ladder import Climbed, climb
 from phononbench_flows.engine.lattices import commensurate_points, same_point
-from phononbench_flows.engine.layers import Periodicity
+from phononbench_flows.engine.layers import BULK, Periodicity
 from phononbench_flows.engine.q_symmetry import equivalent_points, operations
 from phononbench_flows.potentials import load
 from phononbench_flows.potentials.source import is_installed
@@ -83,6 +84,36 @@ def test_where_the_allowance_ends_it_says_what_is_missing(simple_cubic):
     assert found.result.seen == []
     if found.result.missing:
         assert "interpolated minimum of -" in found.result.missing[0]
+
+
+def test_a_larger_supercell_has_the_crystals_symmetry_and_is_looked_at_as_a_whole(cu3au):
+    climber = ladder._begun(constants_of(cu3au, Toy()), SETTINGS, LADDER, noise=0.01, connected=BULK, memory=())
+    assert climber.larger_supercell(100) is None
+    supercell = climber.larger_supercell(1e5)
+    assert supercell.tolist() == (3 * np.eye(3, dtype=int)).tolist()
+    before = climber.image_distance
+    hold([lambda: climber.look_at_all_of(supercell)], Toy())
+    assert all(climber.was_seen(q) for q in commensurate_points(supercell))
+    assert len(climber.seen) == 3  # of 27 points, symmetry and Γ left out: (1/3, 0, 0), (1/3, 1/3, 0), (1/3, 1/3, 1/3)
+    assert before * 1.25 <= np.linalg.norm(supercell.T @ climber.interpolation.cell.cell, axis=1).min()
+    for seen in climber.seen:
+        phonon = displaced_cells(climber.interpolation.cell, seen.q, SETTINGS)
+        alone = partial(by_displacements, phonon, seen.q, SETTINGS, tolerance=LADDER.tolerance)
+        [found] = hold([alone], Toy())
+        assert seen.exact.lowest == pytest.approx(found.result.lowest, abs=0.05)
+        assert climber.interpolation.frequencies(seen.q)[0, 0] == pytest.approx(seen.frequency, abs=1e-6)
+    assert climber.spent == sum(seen.exact.evaluations for seen in climber.seen) > 108
+
+
+def test_labelled_points_come_before_the_middles_of_segments():
+    """K of a hexagonal crystal has to be looked at though the middles alone would use up what they may cost."""
+    hexagonal = AseAtomsAdaptor.get_structure(bulk("Cu", "hcp", a=2.5, c=4.1))
+    found = climbed(hexagonal, settings=LADDER.model_copy(update={"labelled_evaluations": 0, "labelled_share": 0.0}))
+    names = [seen.label for seen in found.seen if seen.label]
+    assert {"K", "H"} == set(names)
+    usual = [seen.label for seen in climbed(hexagonal).seen if seen.label]
+    assert set(usual[:2]) == {"K", "H"}
+    assert any("-" in name for name in usual)
 
 
 def test_low_modes_are_computed_by_two_displacements(cu3au):
