@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from phononbench_flows.sets.ingest import CrystalSet, Ingested
     from phononbench_flows.sets.looking import Looked
     from phononbench_flows.store import ResultsStore
+
+_USUAL_ATOMS = 8  # of a crystal, to tell how its work is shared out among the steps
 
 potentials_app = typer.Typer(help="List interatomic potentials, and fetch their weights.")
 app.add_typer(potentials_app, name="potentials")
@@ -209,12 +212,16 @@ def _dry_run(
 
 def _progress(store: ResultsStore, crystals: CrystalSet) -> Progress:
     from phononbench_flows.cli.progress import Progress
-    from phononbench_flows.steps import steps_of
+    from phononbench_flows.steps import CrystalSize, steps_of
 
+    steps = steps_of(crystals.protocol)
+    usual = CrystalSize(_USUAL_ATOMS)
+    costs = [step.cost(usual, crystals.protocol) if step.resource == "potential" else 0.0 for step in steps]
     return Progress(
         lambda: store.status_counts(crystals.name, crystals.protocol_id),
         stages=lambda: store.stage_counts(crystals.name, crystals.protocol_id),
-        words={step.name: step.passed for step in steps_of(crystals.protocol)},
+        words={step.name: step.passed for step in steps},
+        shares={step.name: done / sum(costs) for step, done in zip(steps, accumulate(costs), strict=True)},
     )
 
 

@@ -50,6 +50,8 @@ class Progress:
         stages: number of crystals that are not finished by the stage that they have reached, so that a run is seen to
             move before the first is finished; called as often.
         words: what the crystals of a stage are called, in the order in which they are shown.
+        shares: the part of a crystal's work that is done when it has reached a stage, roughly: the time left is told
+            from that, long before the first crystal is finished.
         interval: seconds between two lines where there is no terminal.
         console: where to show it; standard error without it.
     """
@@ -60,19 +62,21 @@ class Progress:
         *,
         stages: Callable[[], Mapping[str, int]] = dict,
         words: Mapping[str, str] | None = None,
+        shares: Mapping[str, float] | None = None,
         interval: float = 10.0,
         console: Console | None = None,
     ) -> None:
         self._counts = counts
         self._stages = stages
         self._words = words or {}
+        self._shares = shares or {}
         self._interval = interval
         self._console = console or err
         self._bar: Bar | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self._began = time.monotonic()
-        self._done_before: int | None = None
+        self._before: tuple[int, float] | None = None
         self._state: _State | None = None
         self._complained = False
 
@@ -126,11 +130,13 @@ class Progress:
                 self._complained = True
                 self._print(f"The crystals cannot be counted: {type(error).__name__}: {error}")
             return
-        if self._done_before is None:
-            self._done_before = done
-        seconds = time.monotonic() - self._began
-        rate = max(done - self._done_before, 0) / seconds if seconds > 0 else 0.0
-        self._state = _State(total, done, passed, failed, rate, (total - done) / rate if rate else None)
+        work = done + sum(self._shares.get(stage, 0.0) * number for stage, number in stages.items())
+        if self._before is None:
+            self._before = done, work
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        finished, worked = (max(now - before, 0) for now, before in zip((done, work), self._before, strict=True))
+        left = seconds * (total - work) / worked if worked else None
+        self._state = _State(total, done, passed, failed, finished / seconds, left)
 
     def _show(self) -> None:
         state = self._state

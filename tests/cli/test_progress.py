@@ -72,6 +72,22 @@ def test_a_resumed_run_starts_at_its_own_zero(monkeypatch):
     assert (shown._state.done, shown._state.total, shown._state.rate, shown._state.left) == (920, 1000, 2.0, 40.0)
 
 
+def test_the_time_left_is_told_before_the_first_crystal_is_finished(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    counts, stages = {"pending": 100}, {"screened": 90, "relaxation": 10}
+    shown = Progress(
+        lambda: counts, stages=lambda: stages, shares={"relaxation": 0.4, "spectrum": 0.8}, console=plain()[1]
+    )
+    shown._count()
+    assert shown._state.left is None
+    now, stages = 120.0, {"screened": 70, "relaxation": 20, "spectrum": 10}
+    shown._count()
+    # 4 crystals' work was done before, 16 now; 84 are left.
+    assert shown._state.left == pytest.approx(20 * 84 / 12)
+    assert "0 per second" in shown._state.tail()
+
+
 def test_counting_that_fails_is_told_once_and_survived():
     calls = 0
 
