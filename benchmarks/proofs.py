@@ -21,7 +21,7 @@ STRAINED_CELLS = 12  # of elastic constants
 
 
 def cost(judged: JudgedCrystal) -> int:
-    """Evaluations after the relaxation; those of elastic constants that were computed with a second strain count once."""
+    """Evaluations after the relaxation; elastic constants of a second strain are not counted."""
     document = judged.document
     spent = sum(document.results.get(step, {}).get("evaluations", 0) for step in ("proof", "exact_looks"))
     if document.phonon is not None:

@@ -200,7 +200,14 @@ def breakdown(crystals: Crystals, by: str) -> pd.DataFrame:
     table.insert(5, "share", table["relaxed"] / table.groupby("set")["relaxed"].transform("sum"))
     if by.startswith("crystal_system"):
         table[by] = pd.Categorical(table[by], CRYSTAL_SYSTEMS, ordered=True)
-    return table.sort_values(["set", by], ignore_index=True).astype({by: object})
+    return _by_set(table, ["set", by]).astype({by: object})
+
+
+def _by_set(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Rows in the order of their sets, all sets together last."""
+    together = (table["set"] == ALL).rename("together")
+    order = pd.concat([together, table[keys]], axis=1).sort_values(["together", *keys]).index
+    return table.loc[order].reset_index(drop=True)
 
 
 def rules_table(crystals: Crystals, by: str | None = None) -> pd.DataFrame:
@@ -237,7 +244,7 @@ def rules_table(crystals: Crystals, by: str | None = None) -> pd.DataFrame:
     table = table[[*keys, "relaxed", *columns, "undecided"]]
     if by is not None and by.startswith("crystal_system"):
         table[by] = pd.Categorical(table[by], CRYSTAL_SYSTEMS, ordered=True)
-    return table.sort_values(keys, ignore_index=True).astype(dict.fromkeys(keys, object))
+    return _by_set(table, keys).astype(dict.fromkeys(keys, object))
 
 
 def disputed_table(crystals: Crystals) -> pd.DataFrame:

@@ -88,7 +88,8 @@ def rules_plot(table: pd.DataFrame, by: str | None = None) -> Figure:
     panels = [("", table)] if by is None else list(table.groupby("set", sort=False))
     columns = max(1, min(len(panels), 3))
     kinds = max((len(panel) for _, panel in panels), default=0)
-    figure = _figure(max(4.2, 1.2 + 0.9 * kinds) * columns, 3.6 * max(1, math.ceil(len(panels) / columns)))
+    # Wide enough for the legend, too.
+    figure = _figure(max(8.6, max(4.2, 1.2 + 0.9 * kinds) * columns), 3.6 * max(1, math.ceil(len(panels) / columns)))
     looks = {"by_rule": (UNSTABLE, "D"), "by_cured": ("#009E73", "s"), "by_exact": (STABLE, "o")}
     for place, (name, panel) in enumerate(panels, start=1):
         axes = figure.add_subplot(math.ceil(len(panels) / columns), columns, place)

@@ -280,6 +280,13 @@ def test_a_set_called_all_is_not_all_sets(store):
         SetDocument(set=frames.ALL)
 
 
+def test_all_sets_together_come_last():
+    """Whatever the names of the others."""
+    table = pd.DataFrame({"set": [frames.ALL, "dft", "Z", frames.ALL, "dft"], "nelements": [2, 1, 3, 1, 2]})
+    ordered = frames._by_set(table, ["set", "nelements"])
+    assert ordered.to_numpy().tolist() == [["Z", 3], ["dft", 1], ["dft", 2], [frames.ALL, 1], [frames.ALL, 2]]
+
+
 def test_breakdown_by_number_of_elements(crystals):
     table = frames.breakdown(crystals, "nelements")
     of_a = table[table["set"] == "A"]
