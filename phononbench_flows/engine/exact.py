@@ -28,6 +28,7 @@ from phononbench_flows.engine.q_symmetry import Operation, blocks, little_group
 from phononbench_flows.protocol import ForceConstantsSettings
 from phononbench_flows.stability import is_imaginary
 
+_OF_MODES = 0.5  # of the displacement of single atoms: a mode moves all of them, and stays as harmonic with less
 _PRODUCTS = 5  # that Davidson's method takes in a subspace, as a rule; what is cheaper is chosen by it
 _MOST_PRODUCTS = 24
 _ERROR = 0.01  # THz, of a frequency that counts as converged
@@ -283,7 +284,7 @@ def davidson(
         for search in asking:
             for mode in search.new_modes().T:
                 for sign in (1, -1) if central else (1,):
-                    cell, amplitude = wave.displaced(sign * mode, distance)
+                    cell, amplitude = wave.displaced(sign * mode, _OF_MODES * distance)
                     cells.append(cell)
                     amplitudes.append(sign * amplitude)
         if not cells:
