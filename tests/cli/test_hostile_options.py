@@ -257,6 +257,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     ),
     (RUN, "--out", NEW_FOLDERS),
     (RUN, "--batch-atoms", LIMITS),
+    (RUN, "--workers", LIMITS),
     (SUBMIT, "--write", NEW_FOLDERS),
     (SUBMIT, "--chunk-cost", ("0", "-5", "x", "nan", "inf", "1e999")),
     (SUBMIT[:-2], "--launchpad", PAD_FILES),
