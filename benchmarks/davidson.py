@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,13 @@ import numpy as np
 from textbook_crystals import CRYSTALS
 
 from phononbench_flows import judge_many, potentials
-from phononbench_flows.engine.dialogues import hold
+from phononbench_flows.engine.dialogues import Dialogue, Found, hold
 from phononbench_flows.engine.exact import by_displacements, davidson, displaced_cells
 from phononbench_flows.engine.interpolation import frequency_of, interpolation
 from phononbench_flows.engine.q_symmetry import operations
 from phononbench_flows.protocol import PRESETS
 
-PAIRS = {
+PAIRS: dict[str, list[tuple[float, float, float]]] = {
     "Si diamond": [(0.25, 0.25, 0), (1 / 3, 0, 0)],
     "MgO rocksalt": [(0.25, 0, 0), (1 / 3, 1 / 3, 0)],
     "NaCl rocksalt": [(0.25, 0.25, 0.5), (0.2, 0, 0)],
@@ -71,11 +72,11 @@ def main() -> None:
             for point in PAIRS[name]:
                 q = np.array(point)
                 phonon = displaced_cells(guess.cell, q, settings)
-                ways = [
+                ways: list[Callable[[], Dialogue]] = [
                     partial(by_displacements, phonon, q, settings, tolerance=0.05),
                     partial(davidson, guess, q, settings.distance, symmetry),
                 ]
-                whole, modes = (found.result for found in hold(ways, model))
+                whole, modes = (found.result for found in hold(ways, model) if isinstance(found, Found))
                 if modes is None:
                     table.writerow([name, point, frequency_of(whole.lowest), None, whole.evaluations, None, None])
                     continue

@@ -83,7 +83,7 @@ source = Source(
 def write_crystals(folder: Path, count: int) -> None:
     """Write so many CIFs, all different: a third keeps the symmetry of its order, the others are rattled."""
     random = np.random.default_rng(0)
-    sites = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    sites = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
     for number in range(count):
         crystal = Structure(Lattice.cubic(3.7), [str(each) for each in random.choice(ELEMENTS, 4)], sites)
         if number % 2:
