@@ -59,7 +59,8 @@ class ScreeningSettings(_Part):
     same_distance_relaxed: Distance = Field(0.1, description="The same for relaxed crystals, in Å.")
 
 
-_YOUNGER = ("same_distance", "same_distance_relaxed")
+# Parts and keys of a protocol that some hashes are older than.
+_YOUNGER = (("screening", "same_distance"), ("screening", "same_distance_relaxed"), ("relaxation", "optimizer"))
 
 
 class RelaxationSettings(_Part):
@@ -201,11 +202,10 @@ class Protocol(_Part):
         content = self.model_dump(mode="json", exclude={"name"})
         if not content["further_steps"]:  # protocols without any are older than the key
             del content["further_steps"]
-        if self.relaxation.optimizer == RelaxationSettings.model_fields["optimizer"].default:
-            del content["relaxation"]["optimizer"]
-        for key in _YOUNGER:  # as are those that do not differ from what these keys say by default
-            if getattr(self.screening, key) == ScreeningSettings.model_fields[key].default:
-                del content["screening"][key]
+        for part, key in _YOUNGER:  # as are those that do not differ from what these keys say by default
+            settings: BaseModel = getattr(self, part)
+            if getattr(settings, key) == type(settings).model_fields[key].default:
+                del content[part][key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def id_with(self, checkpoint_sha256: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import batched
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def run_here(
     if workers > 1:
         # Small enough for all of them to end at about the same time.
         most = min(_CHUNK_CRYSTALS, max(FEWEST, len(waiting) // (workers * _CHUNKS_EACH)))
-        compute_beside(_keys(bounded(waiting, lambda _: 0.0, 1.0, most)), maker, workers)
+        compute_beside(_keys(batched(waiting, most)), maker, workers)
     else:
         loaded = load()
         maker.device = loaded.device
@@ -196,5 +197,5 @@ def run_here(
         compute_here(_keys(bounded(waiting, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS)), maker)
 
 
-def _keys(chunks: Iterable[list[WaitingCrystal]]) -> Iterator[list[str]]:
+def _keys(chunks: Iterable[Sequence[WaitingCrystal]]) -> Iterator[list[str]]:
     return ([each.key for each in chunk] for chunk in chunks)

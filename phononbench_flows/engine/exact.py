@@ -89,60 +89,72 @@ def smallest_supercell(q: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Wave:
-    """A supercell and the phases of a wave in it."""
+class Wave:
+    """A q-point in a supercell that holds it: the ``phases`` of its atoms (n_atoms,); real where 2q is no wave."""
 
     q: np.ndarray
-    cell: PhonopyAtoms
-    homes: np.ndarray
     phases: np.ndarray
-    roots: np.ndarray
     is_real: bool
 
-    @classmethod
-    def of(cls, primitive: PhonopyAtoms, q: np.ndarray) -> _Wave:
-        matrix = smallest_supercell(q, primitive.cell)
-        cell = get_supercell(primitive, matrix, symprec=1e-5)
-        homes = np.array([cell.u2u_map[u] for u in cell.s2u_map])
-        steps = cell.scaled_positions @ matrix.T - primitive.scaled_positions[homes]
-        return cls(
-            q=q,
-            cell=cell,
-            homes=homes,
-            phases=np.exp(2j * np.pi * np.rint(steps) @ q),
-            roots=np.sqrt(primitive.masses),
-            is_real=same_point(2 * q, np.zeros(3)),
-        )
 
-    def displaced(self, mode: np.ndarray, distance: float) -> tuple[PhonopyAtoms, float]:
-        """The supercell with a mode (3n,) frozen in, its largest displacement of this length (Å); and the amplitude."""
-        waves = mode.reshape(-1, 3)[self.homes] * self.phases[:, None] / self.roots[self.homes][:, None]
-        shifts = waves.real
+@dataclass(frozen=True)
+class WavesInSupercell:
+    """A supercell in which modes of the q-points that it holds are frozen in, one or many at once.
+
+    Attributes:
+        cell: the supercell; homes: the primitive cell's atom that each of its atoms is an image of, (n_atoms,).
+        steps: the lattice vector of each of its atoms, (n_atoms, 3); roots: square roots of the primitive masses, (n,).
+    """
+
+    cell: PhonopyAtoms
+    homes: np.ndarray
+    steps: np.ndarray
+    roots: np.ndarray
+
+    @classmethod
+    def of(cls, primitive: PhonopyAtoms, supercell: np.ndarray) -> WavesInSupercell:
+        """Parameters as for ``smallest_supercell``: columns of the supercell are its lattice vectors, (3, 3)."""
+        cell = get_supercell(primitive, supercell, symprec=1e-5)
+        homes = np.array([cell.u2u_map[u] for u in cell.s2u_map])
+        steps = np.rint(cell.scaled_positions @ supercell.T - primitive.scaled_positions[homes])
+        return cls(cell, homes, steps, np.sqrt(primitive.masses))
+
+    def wave(self, q: np.ndarray) -> Wave:
+        """One of the q-points that it holds."""
+        return Wave(q, np.exp(2j * np.pi * self.steps @ q), same_point(2 * q, np.zeros(3)))
+
+    def displaced(self, modes: Sequence[tuple[Wave, np.ndarray]], distance: float) -> tuple[PhonopyAtoms, float]:
+        """The supercell with modes (3n,) frozen in, the largest displacement of this length (Å); and the amplitude."""
+        shifts = np.zeros((len(self.cell), 3))
+        for wave, mode in modes:
+            waves = mode.reshape(-1, 3)[self.homes] * wave.phases[:, None] / self.roots[self.homes][:, None]
+            shifts += waves.real
         amplitude = distance / np.linalg.norm(shifts, axis=1).max()
         cell = self.cell.copy()
         cell.positions = cell.positions + amplitude * shifts
         return cell, amplitude
 
-    def product(self, forces: np.ndarray, amplitude: float) -> np.ndarray:
-        """D(q) times the mode that was frozen in with this amplitude, (3n,), THz^2."""
+    def product(self, wave: Wave, forces: np.ndarray, amplitude: float) -> np.ndarray:
+        """D(q) times the modes of this q-point that were frozen in with this amplitude, (3n,), THz^2."""
         cells = len(self.homes) // len(self.roots)
-        waves = forces * self.phases.conj()[:, None] / self.roots[self.homes][:, None]
+        waves = forces * wave.phases.conj()[:, None] / self.roots[self.homes][:, None]
         found = np.zeros((len(self.roots), 3), dtype=complex)
         np.add.at(found, self.homes, waves)
         # Re[v exp(iqR)] holds half of the wave of q, and half of that of -q, which are one where 2q is no wave.
-        found *= -(1 if self.is_real else 2) / cells / amplitude * THZ2
-        return (found.real if self.is_real else found).ravel()
+        found *= -(1 if wave.is_real else 2) / cells / amplitude * THZ2
+        return (found.real if wave.is_real else found).ravel()
 
 
 def rayleigh(
     primitive: PhonopyAtoms, q: np.ndarray, mode: np.ndarray, distance: float
 ) -> Generator[list[PhonopyAtoms], list[Answer], float]:
     """Dialogue: squared frequency (THz^2) that a mode (3n,) has by central differences with this displacement (Å)."""
-    wave = _Wave.of(primitive, q)
+    waves = WavesInSupercell.of(primitive, smallest_supercell(q, primitive.cell))
+    wave = waves.wave(q)
     mode = _real(mode) if wave.is_real else mode / np.linalg.norm(mode)
-    (cell, amplitude), (opposite, _) = wave.displaced(mode, distance), wave.displaced(-mode, distance)
+    (cell, amplitude), (opposite, _) = (waves.displaced([(wave, each)], distance) for each in (mode, -mode))
     forward, backward = yield [cell, opposite]
-    product = wave.product((forward.forces - backward.forces) / 2, amplitude)
+    product = waves.product(wave, (forward.forces - backward.forces) / 2, amplitude)
     return float(np.vdot(mode, product).real)
 
 
@@ -272,7 +284,8 @@ def davidson(
     Returns:
         None if it did not converge.
     """
-    wave = _Wave.of(guess.cell, q)
+    waves = WavesInSupercell.of(guess.cell, smallest_supercell(q, guess.cell.cell))
+    wave = waves.wave(q)
     central = same_point(3 * q, np.zeros(3))
     interpolated = guess.matrices(q)[0]
     interpolated = interpolated.real if wave.is_real else interpolated
@@ -284,14 +297,14 @@ def davidson(
         for search in asking:
             for mode in search.new_modes().T:
                 for sign in (1, -1) if central else (1,):
-                    cell, amplitude = wave.displaced(sign * mode, _OF_MODES * distance)
+                    cell, amplitude = waves.displaced([(wave, sign * mode)], _OF_MODES * distance)
                     cells.append(cell)
                     amplitudes.append(sign * amplitude)
         if not cells:
             return None  # the residuals lie in what is known: forces are not exact enough to go on
         answers = yield cells
-        evaluations += len(cells) * len(wave.cell)
-        found = np.array([wave.product(a.forces, x) for a, x in zip(answers, amplitudes, strict=True)])
+        evaluations += len(cells) * len(waves.cell)
+        found = np.array([waves.product(wave, a.forces, x) for a, x in zip(answers, amplitudes, strict=True)])
         found = found.reshape(len(cells) // (2 if central else 1), -1, len(interpolated)).mean(axis=1)
         n_products += len(found)
         for search in asking:
@@ -305,7 +318,7 @@ def davidson(
             subspace = np.concatenate([search.subspace for search in searches], axis=1)
             products = np.concatenate([search.products for search in searches], axis=1)
             known = Known(q, _corrected(interpolated, subspace, products, lowest.theta))
-            return Exact(known, lowest.theta, lowest.mode, "davidson", len(wave.cell), evaluations)
+            return Exact(known, lowest.theta, lowest.mode, "davidson", len(waves.cell), evaluations)
     return None
 
 

@@ -213,14 +213,20 @@ class _Climb:
             return None
         to_unit = np.rint(np.linalg.inv(self.constants.primitive)).astype(int)
         basis, wanted = self.interpolation.cell.cell, _FARTHER * self.image_distance
-        found: list[tuple[int, np.ndarray]] = []
-        for repeats in itertools.product(range(1, _MOST_REPEATS + 1), repeat=3):
-            supercell = to_unit @ np.diag(repeats)
-            price = len(self.interpolation.cell) * abs(round(np.linalg.det(supercell))) * self.constants.n_displacements
+        supercells = [
+            to_unit @ np.diag(repeats) for repeats in itertools.product(range(1, _MOST_REPEATS + 1), repeat=3)
+        ]
+        for supercell in sorted(supercells, key=self._price):
+            if self._price(supercell) > allowance:
+                break
             apart = np.linalg.norm(shortest_vectors(supercell.T @ basis), axis=1).min()
-            if price <= allowance and apart >= wanted and _keeps(supercell, self.symmetry):
-                found.append((price, supercell))
-        return min(found, key=lambda each: each[0])[1] if found else None
+            if apart >= wanted and _keeps(supercell, self.symmetry):
+                return np.asarray(supercell)
+        return None
+
+    def _price(self, supercell: np.ndarray) -> int:
+        """Evaluations that the displacements of a supercell with the crystal's symmetry take."""
+        return len(self.interpolation.cell) * abs(round(np.linalg.det(supercell))) * self.constants.n_displacements
 
     def look_at_all_of(self, supercell: np.ndarray) -> Generator[list[PhonopyAtoms], list[Answer], None]:
         """Dialogue: look at all q-points together that a supercell holds, and let the interpolation pass through."""

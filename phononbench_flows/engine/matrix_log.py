@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,12 +21,18 @@ _POINTS = 24  # the error is below 1e-13 for strains of up to e^2, where torch-s
 
 def matrix_log(matrices: torch.Tensor) -> torch.Tensor:
     """Logarithms of matrices (n, 3, 3) without eigenvalues on the negative real axis, in their precision."""
-    nodes, weights = np.polynomial.legendre.leggauss(_POINTS)
-    t = torch.as_tensor((nodes + 1) / 2, dtype=matrices.dtype, device=matrices.device)[:, None, None, None]
-    w = torch.as_tensor(weights / 2, dtype=matrices.dtype, device=matrices.device)[:, None, None, None]
+    t, w = _quadrature(matrices.dtype, matrices.device)
     identity = torch.eye(3, dtype=matrices.dtype, device=matrices.device)
     rest = matrices - identity
     return (w * torch.linalg.solve(identity + t * rest, rest.expand(_POINTS, *rest.shape))).sum(dim=0)
+
+
+@cache
+def _quadrature(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points and weights on [0, 1], (_POINTS, 1, 1, 1), once for each device: every step of every batch needs them."""
+    nodes, weights = np.polynomial.legendre.leggauss(_POINTS)
+    t, w = (torch.as_tensor(each, dtype=dtype, device=device) for each in ((nodes + 1) / 2, weights / 2))
+    return t[:, None, None, None], w[:, None, None, None]
 
 
 @contextmanager

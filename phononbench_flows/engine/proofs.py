@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from phonopy.structure.atoms import PhonopyAtoms
-from phonopy.structure.cells import get_supercell
 
 from phononbench_flows.engine.dialogues import Answer, side_by_side
-from phononbench_flows.engine.exact import cells_needed, rayleigh
-from phononbench_flows.engine.interpolation import THZ2, frequency_of
+from phononbench_flows.engine.exact import Wave, WavesInSupercell, cells_needed, rayleigh
+from phononbench_flows.engine.interpolation import frequency_of
 from phononbench_flows.engine.lattices import same_point
 from phononbench_flows.engine.q_symmetry import Operation, blocks, equivalent_points
 from phononbench_flows.stability import is_imaginary
@@ -62,11 +61,9 @@ class _Search:
     ``springs``: what the matrix may look like in the subspace, (m, m), but for a factor.
     """
 
-    q: np.ndarray
-    phases: np.ndarray
+    wave: Wave
     space: np.ndarray
     springs: np.ndarray
-    is_real: bool
     mode: np.ndarray | None
     subspace: np.ndarray = field(init=False)
     products: np.ndarray = field(init=False)
@@ -76,6 +73,7 @@ class _Search:
     def __post_init__(self) -> None:
         self.subspace = self.products = np.zeros((self.space.shape[1], 0), dtype=self.space.dtype)
         self.lowest = self.space[:, 0]
+        self._stiffness, self._vectors = np.linalg.eigh(self.springs)
 
     def take(self, product: np.ndarray) -> None:
         """The product (3n,) of the matrix and ``mode``; decides which mode is next, or that there is none."""
@@ -98,49 +96,9 @@ class _Search:
 
     def _preconditioned(self, residual: np.ndarray, trace: float) -> np.ndarray:
         there = np.trace(self.subspace.conj().T @ self.springs @ self.subspace).real
-        values, vectors = np.linalg.eigh(self.springs * (max(trace, _ZERO) / max(there, _ZERO)))
-        gaps = values - self.theta
+        gaps = self._stiffness * (max(trace, _ZERO) / max(there, _ZERO)) - self.theta
         gaps = np.where(np.abs(gaps) < _LEAST_GAP, np.copysign(_LEAST_GAP, gaps), gaps)
-        return np.asarray(vectors @ ((vectors.conj().T @ residual) / gaps))
-
-
-@dataclass(frozen=True)
-class _Waves:
-    """A supercell, in which all q-points that it holds are displaced along at once."""
-
-    primitive: PhonopyAtoms
-    cell: PhonopyAtoms
-    homes: np.ndarray
-    steps: np.ndarray
-
-    @classmethod
-    def of(cls, primitive: PhonopyAtoms, supercell: np.ndarray) -> _Waves:
-        cell = get_supercell(primitive, supercell, symprec=1e-5)
-        homes = np.array([cell.u2u_map[u] for u in cell.s2u_map])
-        steps = cell.scaled_positions @ supercell.T - primitive.scaled_positions[homes]
-        return cls(primitive, cell, homes, np.rint(steps))
-
-    def displaced(self, searches: Sequence[_Search], distance: float) -> tuple[PhonopyAtoms, float]:
-        """The supercell with all modes frozen in, the largest displacement of this length (Å); and the amplitude."""
-        roots = np.sqrt(self.primitive.masses)[self.homes][:, None]
-        shifts = np.zeros((len(self.cell), 3))
-        for each in searches:
-            if each.mode is not None:
-                shifts += (each.mode.reshape(-1, 3)[self.homes] * each.phases[:, None]).real / roots
-        amplitude = distance / np.linalg.norm(shifts, axis=1).max()
-        cell = self.cell.copy()
-        cell.positions = cell.positions + amplitude * shifts
-        return cell, amplitude
-
-    def product(self, search: _Search, forces: np.ndarray, amplitude: float) -> np.ndarray:
-        """The dynamical matrix of a search's q-point times its mode, (3n,), THz^2; other modes of it are in it too."""
-        n = len(self.primitive)
-        roots = np.sqrt(self.primitive.masses)[self.homes][:, None]
-        found = np.zeros((n, 3), dtype=complex)
-        np.add.at(found, self.homes, forces * search.phases.conj()[:, None] / roots)
-        # Re[v exp(iqR)] holds half of the wave of q, and half of that of -q, which are one where 2q is no wave.
-        found *= -(1 if search.is_real else 2) * n / len(self.cell) / amplitude * THZ2
-        return (found.real if search.is_real else found).ravel()
+        return np.asarray(self._vectors @ ((self._vectors.conj().T @ residual) / gaps))
 
 
 def prove(
@@ -164,25 +122,28 @@ def prove(
         distances: largest displacements of an atom, Å, with which it has to; the smaller is used on the way.
         most: products at most.
     """
-    waves = _Waves.of(primitive, supercell)
-    searches = _begun(waves, points, symmetry)
+    waves = WavesInSupercell.of(primitive, supercell)
+    searches = _begun(waves, primitive, points, symmetry)
     reached, stalls = np.inf, 0
     (rest,) = yield [primitive]
     for products in range(1, most + 1):
         if all(each.mode is None for each in searches):
             return None
         # Forward differences with the smaller displacement find what central ones find, at half the cost.
-        cell, amplitude = waves.displaced(searches, min(distances))
+        modes = [(each.wave, each.mode) for each in searches if each.mode is not None]
+        cell, amplitude = waves.displaced(modes, min(distances))
         (answer,) = yield [cell]
         for each in searches:
-            each.take(waves.product(each, answer.forces - rest.forces[waves.homes], amplitude))
+            each.take(waves.product(each.wave, answer.forces - rest.forces[waves.homes], amplitude))
         best = min(searches, key=lambda each: each.theta)
         frequency = frequency_of(best.theta)
         if is_imaginary(frequency, below):
-            squares = yield from side_by_side([rayleigh(primitive, best.q, best.lowest, d) for d in distances])
+            squares = yield from side_by_side([rayleigh(primitive, best.wave.q, best.lowest, d) for d in distances])
             frequencies = {d: frequency_of(square) for d, square in zip(distances, squares, strict=True)}
             if is_imaginary(max(frequencies.values()), below):
-                return Proof(best.q, best.lowest, frequencies, cells_needed(best.q) * len(primitive), products)
+                return Proof(
+                    best.wave.q, best.lowest, frequencies, cells_needed(best.wave.q) * len(primitive), products
+                )
         gained, reached = reached - frequency, min(reached, frequency)
         stalls = stalls + 1 if gained < _STALLED * abs(reached) else 0
         if stalls == _STALLS:
@@ -190,7 +151,9 @@ def prove(
     return None
 
 
-def _begun(waves: _Waves, points: Sequence[np.ndarray], symmetry: list[Operation]) -> list[_Search]:
+def _begun(
+    waves: WavesInSupercell, primitive: PhonopyAtoms, points: Sequence[np.ndarray], symmetry: list[Operation]
+) -> list[_Search]:
     """A random mode in each subspace of each q-point but translations; equivalent points count once."""
     random = np.random.default_rng(0)  # the same numbers each time: a result does not depend on chance
     seen: set[tuple[float, ...]] = set()
@@ -200,18 +163,17 @@ def _begun(waves: _Waves, points: Sequence[np.ndarray], symmetry: list[Operation
         if key in seen:
             continue
         seen.add(key)
-        is_real, phases = same_point(2 * q, np.zeros(3)), np.exp(2j * np.pi * waves.steps @ q)
-        springs = _springs(waves.primitive, q)
-        springs = springs.real if is_real else springs
-        for space in blocks(q, symmetry, real=is_real):
-            inner = _without_translations(space, waves.primitive.masses) if same_point(q, np.zeros(3)) else space
+        wave, springs = waves.wave(q), _springs(primitive, q)
+        springs = springs.real if wave.is_real else springs
+        for space in blocks(q, symmetry, real=wave.is_real):
+            inner = _without_translations(space, primitive.masses) if same_point(q, np.zeros(3)) else space
             size = inner.shape[1]
             if not size:
                 continue
             inside = inner.conj().T @ springs @ inner
-            start = random.normal(size=size) + (0 if is_real else 1j * random.normal(size=size))
+            start = random.normal(size=size) + (0 if wave.is_real else 1j * random.normal(size=size))
             smooth = inner @ np.linalg.solve(inside + _SMOOTH * np.trace(inside).real / size * np.eye(size), start)
-            found.append(_Search(q, phases, inner, inside, is_real, smooth / np.linalg.norm(smooth)))
+            found.append(_Search(wave, inner, inside, smooth / np.linalg.norm(smooth)))
     return found
 
 

@@ -74,11 +74,9 @@ def _look_at(crystal: StepInput, tools: Tools) -> Dialogue:
     from phononbench_flows.engine.force_constants import ForceConstants
     from phononbench_flows.engine.layers import periodicity
 
-    if tools.potential is None:
-        raise ValueError("this step needs a potential")
     settings = step_settings(STEP, tools.protocol)
     structure = crystal.relaxed
-    connected = periodicity(structure, tools.potential.cutoff)
+    connected = periodicity(structure, tools.loaded.cutoff)
     constants = ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
     if not settings.always and _is_known_unstable(crystal.document.evidence, constants, settings):
         return Outcome(connected.dimension, None, {"skipped": "not needed: unstable at a commensurate q-point"})
@@ -105,8 +103,12 @@ def _look_at(crystal: StepInput, tools: Tools) -> Dialogue:
 
 def _is_known_unstable(evidence: Evidence, constants: ForceConstants, settings: ElasticitySettings) -> bool:
     """Whether the first supercell leaves no doubt; of Γ it does, which may have to be displaced anew."""
+    import numpy as np
+
+    from phononbench_flows.engine.lattices import same_point
+
     look = evidence.looks.get("commensurate")
-    if look is None or not any(round(x, 6) % 1 for x in look.q):
+    if look is None or same_point(np.array(look.q), np.zeros(3)):
         return False
     return bool(is_imaginary(look.frequency, min(settings.unstable_below, -2 * constants.largest_noise)))
 

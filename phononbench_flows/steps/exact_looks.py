@@ -51,15 +51,13 @@ def _dialogue(crystal: StepInput, tools: Tools) -> Dialogue:
     from phononbench_flows.engine.ladder import climb
     from phononbench_flows.engine.layers import periodicity_of
 
-    if tools.potential is None:
-        raise ValueError("this step needs a potential")
     constants = ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
     return climb(
         constants,
         tools.protocol.force_constants,
         step_settings(STEP, tools.protocol),
         noise=constants.largest_noise,
-        connected=periodicity_of(constants.phonopy(symmetry=False).primitive, tools.potential.cutoff),
+        connected=periodicity_of(constants.phonopy(symmetry=False).primitive, tools.loaded.cutoff),
     )
 
 

@@ -65,12 +65,10 @@ def _attempt(crystal: StepInput, tools: Tools) -> Dialogue:
     from phononbench_flows.engine.proofs import prove
     from phononbench_flows.engine.q_symmetry import operations
 
-    if tools.potential is None:
-        raise ValueError("this step needs a potential")
     settings = step_settings(STEP, tools.protocol)
     phonon = undisplaced(crystal.relaxed, tools.protocol.force_constants, symmetry=False)
     primitive, supercell = phonon.primitive, to_supercell(phonon)
-    dimension = periodicity_of(primitive, tools.potential.cutoff).dimension
+    dimension = periodicity_of(primitive, tools.loaded.cutoff).dimension
     if dimension < _BULK:
         return Outcome(dimension, None, "not sought: not a bulk crystal")
     most = int(settings.share * n_displacements(primitive, tools.protocol.force_constants))

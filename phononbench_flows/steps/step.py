@@ -87,18 +87,21 @@ class Tools:
     budget: Budget | None = None
 
     @property
-    def model(self) -> Any:
-        """The potential's torch-sim model."""
+    def loaded(self) -> Potential:
+        """The potential, of a step that needs one."""
         if self.potential is None:
             raise ValueError("this step needs a potential")
-        return self.potential.model
+        return self.potential
+
+    @property
+    def model(self) -> Any:
+        """The potential's torch-sim model."""
+        return self.loaded.model
 
 
 def check_potential(tools: Tools) -> None:
     """Probe of a step that calls the potential: a healthy crystal is computed."""
-    if tools.potential is None:
-        raise ValueError("this step needs a potential")
-    tools.potential.check()
+    tools.loaded.check()
 
 
 def value_of(record: str, name: str) -> Callable[[CalculationDocument], Any]:

@@ -10,11 +10,11 @@ from pymatgen.core import Lattice, Structure
 from toy_potentials import Toy
 
 from phononbench_flows.engine.dialogues import hold
-from phononbench_flows.engine.exact import cells_needed
+from phononbench_flows.engine.exact import WavesInSupercell, cells_needed
 from phononbench_flows.engine.force_constants import ForceConstants, displace, force_constants, n_displacements
 from phononbench_flows.engine.interpolation import interpolation, signed_root
 from phononbench_flows.engine.lattices import commensurate_points, to_supercell
-from phononbench_flows.engine.proofs import _begun, _Waves, prove
+from phononbench_flows.engine.proofs import _begun, prove
 from phononbench_flows.engine.q_symmetry import operations
 from phononbench_flows.protocol import ForceConstantsSettings
 
@@ -88,25 +88,27 @@ def test_all_that_a_supercell_holds_is_found_in_the_end(stacked):
     phonon = constants.phonopy()
     matrix = to_supercell(phonon)
     whole = interpolation(phonon, tolerance=1e-5)
-    waves = _Waves.of(phonon.primitive, matrix)
-    searches = _begun(waves, commensurate_points(matrix), operations(phonon.primitive, 1e-5))
-    assert {each.is_real for each in searches} == {True, False}
+    waves = WavesInSupercell.of(phonon.primitive, matrix)
+    searches = _begun(waves, phonon.primitive, commensurate_points(matrix), operations(phonon.primitive, 1e-5))
+    assert {each.wave.is_real for each in searches} == {True, False}
     model = Toy()
 
     def all_of_them():
         (rest,) = yield [phonon.primitive]
         while any(each.mode is not None for each in searches):
-            cell, amplitude = waves.displaced(searches, 1e-4)
+            cell, amplitude = waves.displaced(
+                [(each.wave, each.mode) for each in searches if each.mode is not None], 1e-4
+            )
             (answer,) = yield [cell]
             for each in searches:
-                each.take(waves.product(each, answer.forces - rest.forces[waves.homes], amplitude))
+                each.take(waves.product(each.wave, answer.forces - rest.forces[waves.homes], amplitude))
 
     hold([all_of_them], model)
     for each in searches:
-        inside = each.space.conj().T @ whole.matrices(each.q)[0] @ each.space
+        inside = each.space.conj().T @ whole.matrices(each.wave.q)[0] @ each.space
         # Their displacements are of other lengths, and the toy potential is steep.
         assert each.theta == pytest.approx(float(np.linalg.eigvalsh(inside)[0]), rel=0.02, abs=0.1)
-        if not each.q.any():  # translations are left out
+        if not each.wave.q.any():  # translations are left out
             moves = np.kron(np.sqrt(phonon.primitive.masses)[:, None], np.eye(3))
             assert np.abs(each.space.T @ moves).max() < 1e-6
 
