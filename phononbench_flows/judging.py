@@ -22,7 +22,7 @@ from phononbench_flows.sets.identity import source_sha256
 from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, screened
 from phononbench_flows.stability import Look, Stability, published
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
-from phononbench_flows.steps.passing import pass_step
+from phononbench_flows.steps.passing import pass_steps
 from phononbench_flows.structures import Parsed, RawCrystal, Rejection, clean, parse, read_inputs
 
 if TYPE_CHECKING:
@@ -292,12 +292,12 @@ def judge_given(
     device: str = "auto",
     batch_atoms: int | None = None,
     potential_settings: Mapping[str, Any] | None = None,
-    on_step: Callable[[str, int], None] = lambda _name, _crystals: None,
+    on_passed: Callable[[CalculationDocument], None] = lambda _: None,
 ) -> list[JudgedCrystal]:
     """Judge crystals that were read before; see :func:`judge_many`.
 
     Parameters:
-        on_step: called with the name of each step and the number of crystals that it has to do, when it begins.
+        on_passed: called with a crystal's document whenever it has passed a step, or failed in it.
     """
     from phononbench_flows import potentials
     from phononbench_flows.engine.batch import Budget
@@ -311,15 +311,14 @@ def judge_given(
 
     def write(document: CalculationDocument, arrays: Mapping[str, Arrays]) -> None:
         kept[places[document.key]].update(arrays)
+        on_passed(document)
 
-    for step in steps_of(protocol):
-        waiting = [
-            StepInput(document, _reader(crystal), kept[place].__getitem__)
-            for place, (crystal, document) in enumerate(pairs)
-            if document.status == Status.PENDING
-        ]
-        on_step(step.name, len(waiting))
-        pass_step(step, waiting, tools, write)
+    waiting = [
+        StepInput(document, _reader(crystal), kept[place].__getitem__)
+        for place, (crystal, document) in enumerate(pairs)
+        if document.status == Status.PENDING
+    ]
+    pass_steps(waiting, steps_of(protocol), tools, write)
     return [JudgedCrystal(document, crystal, kept[place]) for place, (crystal, document) in enumerate(pairs)]
 
 

@@ -8,12 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import batched
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from phononbench_flows import potentials
-from phononbench_flows.bounded import bounded
 from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.local_workers import FEWEST, compute_beside, compute_here, usual_number
 from phononbench_flows.outcomes import COUNTED
@@ -30,8 +28,7 @@ from phononbench_flows.statistics import Funnel, funnel
 from phononbench_flows.steps import steps_of
 from phononbench_flows.store import DEFAULT_STORE, ResultsStore
 
-# A chunk is relaxed in one batch where memory allows. More crystals would wait for the slowest of them.
-_CHUNK_CRYSTALS = 128
+_CHUNK_CRYSTALS = 2048  # whose documents are in memory at once
 _CHUNKS_EACH = 4  # that a process has to take at least, where there are crystals enough
 
 
@@ -175,7 +172,6 @@ def run_here(
     Raises:
         RunEndingError: the machine cannot compute, or results cannot be written; the same call goes on from there.
     """
-    from phononbench_flows.engine.batch import Budget
     from phononbench_flows.flows.makers import ChunkMaker
 
     maker = ChunkMaker(
@@ -191,10 +187,8 @@ def run_here(
         most = min(_CHUNK_CRYSTALS, max(FEWEST, len(waiting) // (workers * _CHUNKS_EACH)))
         compute_beside(_keys(batched(waiting, most)), maker, workers)
     else:
-        loaded = load()
-        maker.device = loaded.device
-        budget = Budget(batch_atoms) if batch_atoms else Budget.for_device(loaded.model.device)
-        compute_here(_keys(bounded(waiting, attrgetter("natoms"), budget.max_atoms, _CHUNK_CRYSTALS)), maker)
+        maker.device = load().device
+        compute_here(_keys(batched(waiting, _CHUNK_CRYSTALS)), maker)
 
 
 def _keys(chunks: Iterable[Sequence[WaitingCrystal]]) -> Iterator[list[str]]:

@@ -267,7 +267,7 @@ def judge_files(
                 device=device,
                 batch_atoms=batch_atoms,
                 potential_settings=settings,
-                on_step=lambda name, number: status.update(f"{name.replace('_', ' ')} of {number} crystals"),
+                on_passed=lambda found: status.update(Text(f"{found.id}: {found.stage or ''}".replace("_", " "))),
             )
         for result in results:
             typer.echo(json.dumps(result.as_dict()) if as_json else harmless(_line(result)))

@@ -27,13 +27,11 @@ from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
 from phononbench_flows.bounded import bounded
-from phononbench_flows.cluster.launchpad import CPU, GPU, LEDGER, LaunchError, missing_indexes
+from phononbench_flows.cluster.launchpad import GPU, LEDGER, LaunchError, missing_indexes
 from phononbench_flows.files import replacing
 from phononbench_flows.flows.makers import ChunkMaker
-from phononbench_flows.protocol import Protocol
 from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, WaitingCrystal
 from phononbench_flows.sets.ingest import CrystalSet
-from phononbench_flows.steps import steps_of
 
 _FINISHED = ("COMPLETED", "ARCHIVED")
 _DUPLICATE_KEY = 11000
@@ -92,13 +90,10 @@ def chunk_workflow(chunk: Chunk) -> Workflow:
     """The workflow of a chunk; made again it is the same, but for FireWorks' ids and the time."""
     flow = ChunkMaker(**chunk.flow).make(chunk.keys)
     tags = {"set": chunk.set, "protocol_id": chunk.protocol_id, "chunk": chunk.id}
-    steps = steps_of(Protocol.model_validate(chunk.flow["protocol"]))
-    for number, (step, (job, _)) in enumerate(zip(steps, list(flow.iterflow()), strict=True), start=1):
-        job.set_uuid(str(uuid5(NAMESPACE_OID, f"{chunk.id} {step.name}")))
+    for job, _ in flow.iterflow():
+        job.set_uuid(str(uuid5(NAMESPACE_OID, f"{chunk.id} {job.name}")))
         job.hosts = [str(uuid5(NAMESPACE_OID, chunk.id))]
-        # Later steps go first: a chunk that was begun is ended before the next is begun.
-        category = GPU if step.resource == "potential" else CPU
-        job.config.manager_config = {"_category": category, "_priority": number}
+        job.config.manager_config = {"_category": GPU}
         job.update_metadata(tags)
     # Never with a store: it would be written, password and all, into every firework.
     return flow_to_workflow(flow, name=f"{chunk.set} {chunk.id}", metadata=tags | {"crystals": len(chunk.keys)})

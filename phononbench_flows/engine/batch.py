@@ -57,6 +57,15 @@ class Failure:
     kind: str = field(default="", compare=False, repr=False)
 
 
+@dataclass(frozen=True)
+class Found[R]:
+    """What was found for a crystal, its share of the wall time (s), and atoms that the potential computed for it."""
+
+    result: R
+    seconds: float
+    evaluations: int
+
+
 class RunEndingError(PhononBenchError):
     """Trouble that is no crystal's: nothing is recorded for those under way, and the run ends."""
 

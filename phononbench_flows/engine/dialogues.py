@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from inspect import isgenerator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ import torch_sim as ts
 from phonopy.structure.atoms import PhonopyAtoms
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
+from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, Found, bisect_failures, delivering
 from phononbench_flows.outcomes import Reason
 
 
@@ -36,16 +37,7 @@ class Answer:
 
 
 Dialogue = Generator[list[PhonopyAtoms], list[Answer], Any]
-"""Yields cells, is sent an answer for each, and returns what it found."""
-
-
-@dataclass(frozen=True)
-class Found[R]:
-    """What a dialogue returned, the crystal's share of the wall time (s), and atoms that the potential computed."""
-
-    result: R
-    seconds: float
-    evaluations: int
+"""Yields cells, is sent an answer for each, and returns what it found, or a Failure."""
 
 
 def side_by_side(dialogues: Sequence[Dialogue]) -> Generator[list[PhonopyAtoms], list[Answer], list[Any]]:
@@ -69,16 +61,17 @@ def side_by_side(dialogues: Sequence[Dialogue]) -> Generator[list[PhonopyAtoms],
     return [results[number] for number in range(len(dialogues))]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Speaker:
     """A crystal under way, with the cells that wait for an answer."""
 
-    index: int
-    dialogue: Dialogue
+    tell: Callable[[Found[Any] | Failure], None]
+    dialogue: Dialogue | None = None
     wanted: list[PhonopyAtoms] = field(default_factory=list)
     answers: dict[int, Answer] = field(default_factory=dict)
     seconds: float = 0.0
     evaluations: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,14 @@ class _Item:
     @property
     def cell(self) -> PhonopyAtoms:
         return self.speaker.wanted[self.number]
+
+    @property
+    def is_unfinished(self) -> bool:
+        return not self.speaker.ended and self.number not in self.speaker.answers
+
+
+def _size(item: _Item) -> int:
+    return len(item.cell)
 
 
 def hold(
@@ -108,110 +109,139 @@ def hold(
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished.
     """
-    talk = _Talk(model, budget or Budget.for_device(model.device), delivering(on_result))
+    talk, deliver = Talk(model, budget or Budget.for_device(model.device)), delivering(on_result)
+    results: dict[int, Found[Any] | Failure] = {}
+
+    def end(index: int, result: Found[Any] | Failure) -> None:
+        results[index] = result
+        deliver(index, result)
+
     waiting = list(enumerate(dialogues))[::-1]
-    while waiting or talk.speakers:
-        while waiting and talk.n_atoms < talk.budget.max_atoms:
-            talk.begin(*waiting.pop())
+    while waiting or talk.n_atoms:
+        while waiting and not talk.is_full:
+            index, begin = waiting.pop()
+            talk.begin(begin, partial(end, index))
         talk.compute_batch()
-    return [talk.results[index] for index in range(len(dialogues))]
+    return [results[index] for index in range(len(dialogues))]
 
 
-class _Talk:
-    """Crystals whose cells share batches."""
+class Talk:
+    """Crystals whose cells share batches; they join at any time.
 
-    def __init__(self, model: ModelInterface, budget: Budget, on_result: Callable[[int, Any], None]) -> None:
-        self.model, self.budget, self.on_result = FiniteOutputModel(model), budget, on_result
-        self.speakers: list[_Speaker] = []
-        self.results: dict[int, Found[Any] | Failure] = {}
+    Parameters:
+        model: float64 torch-sim model with forces; None where nobody asks for any.
+        budget: atoms per batch.
+    """
+
+    def __init__(self, model: ModelInterface | None, budget: Budget) -> None:
+        self._model, self._budget = FiniteOutputModel(model) if model is not None else None, budget
+        self._speakers: list[_Speaker] = []
 
     @property
     def n_atoms(self) -> int:
-        """Atoms in the cells that wait."""
-        return sum(len(item.cell) for item in self._items())
+        """Atoms in the cells that wait; none if all crystals have ended."""
+        return sum(map(_size, self._items()))
 
-    def begin(self, index: int, open_dialogue: Callable[[], Dialogue]) -> None:
-        """Let a crystal say what it wants first."""
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch's worth of cells waits."""
+        return self.n_atoms >= self._budget.max_atoms
 
-        def opened(_: list[int]) -> None:
-            speaker = _Speaker(index, open_dialogue())
-            self.speakers.append(speaker)
-            self._advance(speaker, None)
+    def begin(self, compute: Callable[[], Dialogue | Any], tell: Callable[[Found[Any] | Failure], None]) -> None:
+        """Let a crystal say what it wants first.
 
-        self._alone(index, opened)
+        Parameters:
+            compute: begins its dialogue, or gives what is found without the potential.
+            tell: called with what was found, or why nothing was.
+        """
+        speaker = _Speaker(tell)
+
+        def opened(_: list[_Speaker]) -> None:
+            began = time.perf_counter()
+            found = compute()
+            speaker.seconds += time.perf_counter() - began
+            if isgenerator(found):
+                speaker.dialogue = cast("Dialogue", found)
+                self._advance(speaker, None)
+            else:
+                self._found(speaker, found)
+
+        self._speakers.append(speaker)
+        self._alone(speaker, opened)
 
     def compute_batch(self) -> None:
         """Compute one batch of what is wanted; crystals that have all their answers go on."""
         items = self._items()
         if not items:
             return
-        batch = self.budget.fill(items, lambda item: len(item.cell))
+        batch = self._budget.fill(items, _size)
         bisect_failures(
             batch,
             self._compute,
-            atoms=lambda item: len(item.cell),
-            budget=self.budget,
-            unfinished=lambda item: item.number not in item.speaker.answers and not self._ended(item.speaker),
-            fail=lambda item, failure: self._end(item.speaker.index, failure),
+            atoms=_size,
+            budget=self._budget,
+            unfinished=lambda item: item.is_unfinished,
+            fail=lambda item, failure: self._end(item.speaker, failure),
         )
-        for speaker in list(self.speakers):
+        for speaker in list(self._speakers):
             if len(speaker.answers) == len(speaker.wanted):
-                self._alone(speaker.index, partial(self._answer, speaker))
+                self._alone(speaker, self._answer)
 
     def _items(self) -> list[_Item]:
-        return [
-            _Item(speaker, number)
-            for speaker in self.speakers
-            for number in range(len(speaker.wanted))
-            if number not in speaker.answers
-        ]
+        items = (_Item(speaker, number) for speaker in self._speakers for number in range(len(speaker.wanted)))
+        return [item for item in items if item.is_unfinished]
 
     def _compute(self, items: list[_Item]) -> None:
         began = time.perf_counter()
-        state = ts.initialize_state([item.cell for item in items], self.model.device, self.model.dtype)
-        output = self.model(state)
-        sizes = [len(item.cell) for item in items]
+        if self._model is None:
+            raise ValueError("forces are asked for without a potential")
+        state = ts.initialize_state([item.cell for item in items], self._model.device, self._model.dtype)
+        output = self._model(state)
+        sizes = list(map(_size, items))
         forces = [each.numpy() for each in torch.split(output["forces"].detach().cpu(), sizes)]
         stresses = output["stress"].detach().cpu().numpy() if "stress" in output else [None] * len(items)
         share = (time.perf_counter() - began) / sum(sizes)
-        for item, size, force, stress, bad in zip(items, sizes, forces, stresses, self.model.bad.tolist(), strict=True):
+        for item, size, force, stress, bad in zip(
+            items, sizes, forces, stresses, self._model.bad.tolist(), strict=True
+        ):
             item.speaker.seconds += share * size
             item.speaker.evaluations += size
-            if bad and not self._ended(item.speaker):
-                self._end(item.speaker.index, Failure(Reason.NOT_FINITE, "no finite forces in a displaced cell"))
+            if bad and not item.speaker.ended:
+                self._end(item.speaker, Failure(Reason.NOT_FINITE, "no finite forces in a displaced cell"))
             item.speaker.answers[item.number] = Answer(force, stress)
 
-    def _answer(self, speaker: _Speaker, _: list[int]) -> None:
-        answers = [speaker.answers[number] for number in range(len(speaker.wanted))]
-        self._advance(speaker, answers)
+    def _answer(self, speakers: list[_Speaker]) -> None:
+        for speaker in speakers:
+            self._advance(speaker, [speaker.answers[number] for number in range(len(speaker.wanted))])
 
     def _advance(self, speaker: _Speaker, answers: list[Answer] | None) -> None:
         began = time.perf_counter()
         try:
-            speaker.wanted, speaker.answers = speaker.dialogue.send(answers), {}  # type: ignore[arg-type]
+            speaker.wanted, speaker.answers = speaker.dialogue.send(answers), {}  # type: ignore[arg-type, union-attr]
         except StopIteration as end:
             speaker.seconds += time.perf_counter() - began
-            self._end(speaker.index, Found(end.value, speaker.seconds, speaker.evaluations))
+            self._found(speaker, end.value)
         else:
             speaker.seconds += time.perf_counter() - began
             if not speaker.wanted:
                 raise ValueError("a dialogue that wants nothing computed has to end")
 
-    def _alone(self, index: int, compute: Callable[[list[int]], None]) -> None:
+    def _alone(self, speaker: _Speaker, compute: Callable[[list[_Speaker]], None]) -> None:
         """Do something for one crystal; what it raises is this crystal's failure."""
         bisect_failures(
-            [index],
+            [speaker],
             compute,
             atoms=lambda _: 1,
-            budget=self.budget,
-            unfinished=lambda i: i not in self.results,
+            budget=self._budget,
+            unfinished=lambda each: not each.ended,
             fail=self._end,
         )
 
-    def _ended(self, speaker: _Speaker) -> bool:
-        return speaker.index in self.results
+    def _found(self, speaker: _Speaker, found: Any) -> None:
+        is_failure = isinstance(found, Failure)
+        self._end(speaker, found if is_failure else Found(found, speaker.seconds, speaker.evaluations))
 
-    def _end(self, index: int, result: Found[Any] | Failure) -> None:
-        self.speakers = [speaker for speaker in self.speakers if speaker.index != index]
-        self.results[index] = result
-        self.on_result(index, result)
+    def _end(self, speaker: _Speaker, result: Found[Any] | Failure) -> None:
+        self._speakers.remove(speaker)
+        speaker.ended = True
+        speaker.tell(result)

@@ -7,17 +7,13 @@ permutation.
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch_sim as ts
 from phonopy import Phonopy
 from phonopy.harmonic.displacement import get_least_displacements
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
@@ -28,14 +24,11 @@ from phonopy.structure.symmetry import Symmetry
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
+from phononbench_flows.engine.batch import Budget, Failure, Found
+from phononbench_flows.engine.dialogues import Dialogue, hold
 from phononbench_flows.engine.interpolation import THZ2, interpolation
 from phononbench_flows.engine.lattices import commensurate_points
-from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstantsSettings
-
-# Batches sent off while others are displaced and solved, so that the potential never waits.
-_AHEAD = 3
 
 _ABOVE_ALL = 1e6  # THz^2
 GAMMA = "gamma"
@@ -55,7 +48,6 @@ class ForceConstants:
         n_displacements: supercells computed.
         max_drift: largest mean force that was removed, eV/Å.
         noise: what the forces leave undetermined, by where it shows, THz; see :func:`_noise`.
-        seconds: this crystal's share of the time of the calls, and what else was done for it.
     """
 
     cell: np.ndarray
@@ -68,7 +60,6 @@ class ForceConstants:
     n_displacements: int
     max_drift: float
     noise: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
 
     @property
     def largest_noise(self) -> float:
@@ -80,7 +71,7 @@ class ForceConstants:
         """Those of a Phonopy object whose force constants are set.
 
         Parameters:
-            more: ``n_displacements``, ``max_drift``, ``noise`` and ``seconds``, where they are known.
+            more: ``n_displacements``, ``max_drift`` and ``noise``, where they are known.
         """
         unit, array = phonon.unitcell, phonon.force_constants
         if array is None:
@@ -134,34 +125,6 @@ class ForceConstants:
         return cls(**(kept | scalars))
 
 
-@dataclass
-class _Crystal:
-    """A crystal whose supercells are under way."""
-
-    index: int
-    phonon: Phonopy
-    n_supercells: int
-    forces: dict[int, np.ndarray] = field(default_factory=dict)
-    failed: bool = False
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Supercell:
-    crystal: _Crystal
-    number: int
-    cell: PhonopyAtoms
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """Forces (n_atoms, 3) in eV/Å in a supercell, or why there are none."""
-
-    item: _Supercell
-    forces: np.ndarray | Failure
-    seconds: float
-
-
 def _ignore(index: int, result: ForceConstants | Failure) -> None:
     """Nobody wants to hear of single results."""
 
@@ -213,140 +176,30 @@ def force_constants(
 ) -> list[ForceConstants | Failure]:
     """Force constants of many relaxed crystals; a result or a Failure in each place.
 
-    The supercells of many crystals share the calls of the model, which go on while others are displaced and solved.
-    Crystals are finished in order, so that few are under way at any time.
-
     Parameters:
-        structures: relaxed crystals.
         model: float64 torch-sim model with forces.
-        settings: supercell, displacement and symmetrisation.
+        settings: supercell, displacement, symmetrisation.
         budget: atoms per batch.
-        on_result: called with index and result as soon as a crystal is finished, in the caller's thread.
+        on_result: called with index and result as soon as a crystal is finished.
     """
-    # Only a model that says so may be called by several threads; see ThreadedModel.
-    computing = ThreadPoolExecutor(getattr(model, "concurrent_calls", 1), "forces")
-    try:
-        run = _Run(structures, model, settings, budget or Budget.for_device(model.device), on_result, computing)
-        for index in range(len(structures)):
-            run.prepare(index)
-            run.submit(everything=index == len(structures) - 1)
-        run.collect(at_most=0)
-    finally:  # what waits is not begun if something went wrong
-        computing.shutdown(cancel_futures=True)
-    return [run.results[i] for i in range(len(structures))]
+
+    def tell(index: int, found: Found[ForceConstants] | Failure) -> None:
+        on_result(index, found if isinstance(found, Failure) else found.result)
+
+    dialogues = [partial(finite_displacements, structure, settings) for structure in structures]
+    found = hold(dialogues, model, budget=budget, on_result=tell)
+    return [each if isinstance(each, Failure) else each.result for each in found]
 
 
-class _Run:
-    """Crystals on their way from displacement to force constants."""
-
-    def __init__(
-        self,
-        structures: Sequence[Structure],
-        model: ModelInterface,
-        settings: ForceConstantsSettings,
-        budget: Budget,
-        on_result: Callable[[int, ForceConstants | Failure], None],
-        computing: ThreadPoolExecutor,
-    ) -> None:
-        self.structures, self.model, self.settings, self.budget = structures, model, settings, budget
-        self.on_result = delivering(on_result)
-        self._threads = computing
-        self.results: dict[int, ForceConstants | Failure] = {}
-        self._waiting: list[_Supercell] = []
-        self._computing: deque[Future[list[_Computed]]] = deque()
-
-    def prepare(self, index: int) -> None:
-        """Displace one crystal and queue its supercells."""
-
-        def displaced(_: list[int]) -> None:
-            began = time.perf_counter()
-            phonon = displace(self.structures[index], self.settings)
-            cells = phonon.supercells_with_displacements or []
-            crystal = _Crystal(index, phonon, len(cells), seconds=time.perf_counter() - began)
-            self._waiting += [_Supercell(crystal, number, cell) for number, cell in enumerate(cells)]
-
-        self._alone(index, displaced, len(self.structures[index]))
-
-    def submit(self, *, everything: bool) -> None:
-        """Send off full batches, or all that waits."""
-        while self._waiting and (everything or sum(map(_size, self._waiting)) >= self.budget.max_atoms):
-            batch = self.budget.fill(self._waiting, _size)
-            self._waiting = self._waiting[len(batch) :]
-            self._computing.append(self._threads.submit(_forces_of, batch, self.model, self.budget))
-            self.collect(at_most=_AHEAD)
-
-    def collect(self, *, at_most: int) -> None:
-        """Take back the oldest batches until at most so many are computed; solve the crystals that they complete."""
-        while len(self._computing) > at_most:
-            for computed in self._computing.popleft().result():
-                self._take_back(computed)
-
-    def _take_back(self, computed: _Computed) -> None:
-        crystal = computed.item.crystal
-        crystal.seconds += computed.seconds
-        if crystal.failed:
-            return
-        if isinstance(computed.forces, Failure):
-            crystal.failed = True
-            self._end(crystal.index, computed.forces)
-            return
-        crystal.forces[computed.item.number] = computed.forces
-        if len(crystal.forces) == crystal.n_supercells:
-            atoms = len(crystal.phonon.supercell)
-            self._alone(crystal.index, lambda _: self._end(crystal.index, _solved(crystal, self.settings)), atoms)
-
-    def _alone(self, index: int, compute: Callable[[list[int]], None], atoms: int) -> None:
-        """Compute something of one crystal, with so many atoms; what it raises is this crystal's failure."""
-        bisect_failures(
-            [index],
-            compute,
-            atoms=lambda _: atoms,
-            budget=self.budget,
-            unfinished=lambda i: i not in self.results,
-            fail=self._end,
-        )
-
-    def _end(self, index: int, result: ForceConstants | Failure) -> None:
-        self.results[index] = result
-        self.on_result(index, result)
+def finite_displacements(structure: Structure, settings: ForceConstantsSettings) -> Dialogue:
+    """Dialogue about a relaxed crystal, which ends with its :class:`ForceConstants`."""
+    phonon = displace(structure, settings)
+    answers = yield list(phonon.supercells_with_displacements or [])
+    return _solved(phonon, np.array([answer.forces for answer in answers]), settings)
 
 
-def _size(item: _Supercell) -> int:
-    return len(item.cell)
-
-
-def _forces_of(batch: list[_Supercell], model: ModelInterface, budget: Budget) -> list[_Computed]:
-    """Forces, or a Failure, for each supercell of a batch whose crystal has not failed; runs beside everything else."""
-    wanted = [item for item in batch if not item.crystal.failed]
-    finite = FiniteOutputModel(model)
-    done: dict[int, _Computed] = {}
-
-    def compute(items: list[_Supercell]) -> None:
-        began = time.perf_counter()
-        state = ts.initialize_state([item.cell for item in items], finite.device, finite.dtype)
-        forces = torch.split(finite(state)["forces"].cpu(), [_size(item) for item in items])
-        seconds = (time.perf_counter() - began) / len(items)
-        for item, values, bad in zip(items, forces, finite.bad.tolist(), strict=True):
-            not_finite = Failure(Reason.NOT_FINITE, f"no finite forces in displaced supercell {item.number + 1}")
-            done[id(item)] = _Computed(item, not_finite if bad else values.numpy(), seconds)
-
-    def fail(item: _Supercell, failure: Failure) -> None:
-        done[id(item)] = _Computed(item, failure, 0.0)
-
-    def unfinished(item: _Supercell) -> bool:
-        return id(item) not in done
-
-    if wanted:
-        bisect_failures(
-            wanted, compute, atoms=_size, budget=budget, unfinished=lambda item: id(item) not in done, fail=fail
-        )
-    return [done[id(item)] for item in wanted]
-
-
-def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstants:
-    began = time.perf_counter()
-    phonon = crystal.phonon
-    forces = np.array([crystal.forces[j] for j in range(len(crystal.forces))])
+def _solved(phonon: Phonopy, forces: np.ndarray, settings: ForceConstantsSettings) -> ForceConstants:
+    """Force constants from the forces (n_displacements, n_atoms, 3), eV/Å, in the displaced supercells."""
     drift = forces.mean(axis=1, keepdims=True)
     phonon.forces = forces - drift if settings.remove_drift else forces
     phonon.produce_force_constants()
@@ -358,7 +211,6 @@ def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstan
         n_displacements=len(forces),
         max_drift=float(np.linalg.norm(drift, axis=2).max()),
         noise=_noise(phonon, drift[:, 0], measured, settings.distance),
-        seconds=crystal.seconds + time.perf_counter() - began,
     )
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
+from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, Found, bisect_failures, delivering
 from phononbench_flows.engine.fire import (
     ConvergenceState,
     FireBatch,
@@ -49,7 +50,6 @@ class Relaxed:
             its symmetry allows them.
         volume_change: relaxed volume over the initial one, less one.
         refined: False where the refinement disturbed the forces in the last round and was left out.
-        seconds: this crystal's share of the wall time.
     """
 
     structure: Structure
@@ -60,26 +60,47 @@ class Relaxed:
     max_stress: float
     volume_change: float
     refined: bool
-    seconds: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
-    index: int
+    """A crystal on its way.
+
+    Attributes:
+        calls: of the potential, of which each computes all of the crystal's atoms.
+        wasted_steps: of an optimizer that gave it up.
+    """
+
     initial: Structure
+    tell: Callable[[Found[Relaxed] | Failure], None]
     start: SymmetrizedStructure = field(init=False)
     current: Structure = field(init=False)
     rounds: int = 0
     steps: int = 0
+    wasted_steps: int = 0
     steps_of_round: int = 0
+    calls: int = 0
     seconds: float = 0.0
     reached: bool = False
+    ended: bool = False
+
+    @property
+    def natoms(self) -> int:
+        return len(self.initial)
+
+    def begin_anew(self) -> None:
+        self.rounds = self.steps = 0
 
     def begin_round(self, symprec: float) -> None:
         if self.rounds == 0:
             self.start = symmetric(self.initial, symprec)
         self.rounds += 1
         self.steps_of_round = 0
+
+    def end(self, result: Relaxed | Failure) -> None:
+        self.ended = True
+        evaluations = self.calls * self.natoms
+        self.tell(result if isinstance(result, Failure) else Found(result, self.seconds, evaluations))
 
 
 @dataclass(frozen=True)
@@ -115,106 +136,167 @@ def relax(
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished.
     """
-    finite, budget = FiniteOutputModel(model), budget or Budget.for_device(model.device)
-    results: list[Relaxed | Failure | None] = [None] * len(structures)
+    results: dict[int, Relaxed | Failure] = {}
     deliver = delivering(on_result)
-    wasted: dict[int, tuple[int, float]] = {}
 
-    def finish(task: _Task, result: Relaxed | Failure) -> None:
-        if isinstance(result, Relaxed) and task.index in wasted:
-            steps, seconds = wasted[task.index]
-            result = replace(result, steps=result.steps + steps, seconds=result.seconds + seconds)
-        results[task.index] = result
-        deliver(task.index, result)
+    def end(index: int, found: Found[Relaxed] | Failure) -> None:
+        results[index] = found if isinstance(found, Failure) else found.result
+        deliver(index, results[index])
 
-    def finish_or_fall_back(task: _Task, result: Relaxed | Failure) -> None:
-        if isinstance(result, Failure) and result.reason in _GIVEN_UP:
-            wasted[task.index] = task.steps, task.seconds
-        else:
-            finish(task, result)
-
-    tasks = [_Task(i, s) for i, s in enumerate(structures)]
-    if settings.optimizer == "lbfgs":
-        few = settings.model_copy(update={"rounds": min(_LBFGS_ROUNDS, settings.rounds)})
-        _relax_all(tasks, _Relaxer(finite, few, budget, finish_or_fall_back, LbfgsBatch))
-        tasks = [_Task(i, structures[i]) for i in wasted]
-    _relax_all(tasks, _Relaxer(finite, settings, budget, finish, FireBatch))
-    return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
+    relaxation = Relaxation(model, settings, budget or Budget.for_device(model.device))
+    waiting = list(enumerate(structures))[::-1]
+    while waiting or relaxation.n_crystals:
+        while waiting and relaxation.has_room(len(waiting[-1][1])):
+            index, structure = waiting.pop()
+            relaxation.add(structure, partial(end, index))
+        relaxation.advance()
+    return [results[index] for index in range(len(structures))]
 
 
-def _relax_all(tasks: Sequence[_Task], relaxer: _Relaxer) -> None:
-    """Relax crystals, in batches that the next ones join as others leave."""
-    waiting, ended = list(tasks), set[int]()
+class Relaxation:
+    """Crystals that relax side by side, joined by others at any time.
 
-    def finish(task: _Task, result: Relaxed | Failure) -> None:
-        ended.add(task.index)
-        relaxer.finish(task, result)
+    Parameters:
+        model: float64 torch-sim model with forces and stress.
+        settings: targets and limits.
+        budget: atoms per batch.
+    """
 
-    inner, budget = replace(relaxer, finish=finish), relaxer.budget
-    while waiting:  # once, unless a batch breaks off
-        batch = budget.fill(waiting, _atoms)
-        del waiting[: len(batch)]
+    def __init__(self, model: ModelInterface, settings: RelaxationSettings, budget: Budget) -> None:
+        self._finite, self._settings, self._budget = FiniteOutputModel(model), settings, budget
+        self._fire = self._new_relaxer(settings, FireBatch, _Task.end)
+        self._relaxers = [self._fire]
+        if settings.optimizer == "lbfgs":
+            few = settings.model_copy(update={"rounds": min(_LBFGS_ROUNDS, settings.rounds)})
+            self._relaxers.insert(0, self._new_relaxer(few, LbfgsBatch, self._end_or_fall_back))
 
-        def compute(tasks: list[_Task], whole: list[_Task] = batch) -> None:
-            # A half of a batch that broke off takes nobody in, or the culprit in it would never be alone.
-            inner.compute(tasks, waiting if tasks is whole else [])
+    @property
+    def n_crystals(self) -> int:
+        """Crystals on their way."""
+        return sum(len(each.tasks) for each in self._relaxers)
+
+    @property
+    def n_atoms(self) -> int:
+        """Their atoms."""
+        return sum(task.natoms for each in self._relaxers for task in each.tasks)
+
+    def has_room(self, natoms: int) -> bool:
+        """Whether so many atoms find room beside those on their way; one crystal alone always does."""
+        return not self.n_crystals or self.n_atoms + natoms <= self._budget.max_atoms
+
+    def add(self, structure: Structure, tell: Callable[[Found[Relaxed] | Failure], None]) -> None:
+        """Take a crystal in, at the next step.
+
+        Parameters:
+            tell: called with what became of it.
+        """
+        self._relaxers[0].starting.append(_Task(structure, tell))
+
+    def advance(self) -> None:
+        """One step of all crystals on their way."""
+        for relaxer in self._relaxers:
+            if relaxer.tasks:
+                self._advance(relaxer)
+
+    def _advance(self, relaxer: _Relaxer) -> None:
+        tasks = relaxer.tasks
+
+        def compute(some: list[_Task]) -> None:
+            if some is tasks:
+                relaxer.advance()
+            else:  # a batch has broken off: its halves begin anew, and take nobody in, or the culprit is never alone
+                self._new_relaxer(relaxer.settings, relaxer.new_batch, relaxer.end).run(some)
 
         bisect_failures(
-            batch, compute, atoms=_atoms, budget=budget, unfinished=lambda t: t.index not in ended, fail=finish
+            tasks,
+            compute,
+            atoms=lambda task: task.natoms,
+            budget=self._budget,
+            unfinished=lambda task: not task.ended and task not in self._fire.starting,
+            fail=relaxer.end,
         )
 
+    def _new_relaxer(
+        self,
+        settings: RelaxationSettings,
+        new_batch: Callable[[FiniteOutputModel], FireBatch],
+        end: Callable[[_Task, Relaxed | Failure], None],
+    ) -> _Relaxer:
+        return _Relaxer(self._finite, settings, new_batch, end)
 
-def _atoms(task: _Task) -> int:
-    return len(task.initial)
+    def _end_or_fall_back(self, task: _Task, result: Relaxed | Failure) -> None:
+        if isinstance(result, Failure) and result.reason in _GIVEN_UP:
+            task.wasted_steps = task.steps
+            task.begin_anew()
+            self._fire.starting.append(task)
+        else:
+            task.end(result)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Relaxer:
-    """Crystals relaxed together, each in its own round."""
+    """Crystals that one optimizer relaxes together, each in its own round."""
 
     finite: FiniteOutputModel
     settings: RelaxationSettings
-    budget: Budget
-    finish: Callable[[_Task, Relaxed | Failure], None]
     new_batch: Callable[[FiniteOutputModel], FireBatch]
+    end: Callable[[_Task, Relaxed | Failure], None]
+    active: list[_Task] = field(default_factory=list)
+    starting: list[_Task] = field(default_factory=list)
 
-    def compute(self, tasks: list[_Task], waiting: list[_Task]) -> None:
-        """Relax ``tasks`` and all of ``waiting`` that find room; ``tasks`` is kept to those on their way."""
-        batch, active, starting = self.new_batch(self.finite), list[_Task](), list(tasks)
-        for task in starting:
-            task.rounds = task.steps = 0  # the batch that it was in may have broken off
-        while starting or active:
-            began = time.perf_counter()
-            if starting:
-                for task in starting:
-                    task.begin_round(self.settings.symprec)
-                batch.join([task.start for task in starting])
-                active += starting
-            active, ended = self._take_out(batch, active)
-            if active:
-                batch.step()
-                for task in active:
-                    task.steps, task.steps_of_round = task.steps + 1, task.steps_of_round + 1
-            starting = self._closing(ended) if ended else []
-            share = (time.perf_counter() - began) / max(1, len(active) + len(ended))
-            for task in (*active, *ended):
-                task.seconds += share
-            starting += self._admitted(waiting, active + starting)
-            tasks[:] = active + starting
+    def __post_init__(self) -> None:
+        self._batch = self.new_batch(self.finite)
 
-    def _take_out(self, batch: FireBatch, active: list[_Task]) -> tuple[list[_Task], list[_Task]]:
+    @property
+    def tasks(self) -> list[_Task]:
+        return self.active + self.starting
+
+    def run(self, tasks: Sequence[_Task]) -> None:
+        """Relax crystals from their beginning to their end."""
+        for task in tasks:
+            task.begin_anew()
+        self.starting += tasks
+        while self.tasks:
+            self.advance()
+
+    def advance(self) -> None:
+        """One step; where it raises, nobody is on the way any more."""
+        try:
+            self._advance()
+        except BaseException:
+            self._batch, self.active, self.starting = self.new_batch(self.finite), [], []
+            raise
+
+    def _advance(self) -> None:
+        began = time.perf_counter()
+        for task in self.starting:
+            task.begin_round(self.settings.symprec)
+            task.calls += 1
+        if self.starting:
+            self._batch.join([task.start for task in self.starting])
+        self.active, ended = self._take_out(self.active + self.starting)
+        if self.active:
+            self._batch.step()
+        for task in self.active:
+            task.steps, task.steps_of_round, task.calls = task.steps + 1, task.steps_of_round + 1, task.calls + 1
+        self.starting = self._closing(ended) if ended else []
+        share = (time.perf_counter() - began) / max(1, len(self.active) + len(ended))
+        for task in (*self.active, *ended):
+            task.seconds += share
+
+    def _take_out(self, active: list[_Task]) -> tuple[list[_Task], list[_Task]]:
         """Take out whose round has ended; gives those that stay, and those that ended. The lost are in neither."""
         staying, ending, lost = [], [], []
-        for i, (task, state) in enumerate(zip(active, batch.look(), strict=True)):
+        for i, (task, state) in enumerate(zip(active, self._batch.look(), strict=True)):
             task.reached = state.largest < self.settings.target_force
             if failure := _lost(state, self.settings):
                 lost.append(i)
-                self.finish(task, failure)
+                self.end(task, failure)
             elif task.reached or task.steps_of_round == self.settings.steps_per_round:
                 ending.append(i)
             else:
                 staying.append(task)
-        structures = batch.leave(ending + lost)
+        structures = self._batch.leave(ending + lost)
         ended = [active[i] for i in ending]
         for task, structure in zip(ended, structures, strict=False):
             task.current = structure
@@ -223,15 +305,15 @@ class _Relaxer:
     def _closing(self, ended: list[_Task]) -> list[_Task]:
         """Refine what a round ended at and look at its forces; gives those that need another round."""
         for task in ended:
-            task.start = symmetric(task.current, self.settings.symprec)
+            task.start, task.calls = symmetric(task.current, self.settings.symprec), task.calls + 1
         again = []
         for task, refined in zip(ended, _evaluate([t.start for t in ended], self.finite), strict=True):
             good = refined.largest <= self.settings.accept_force
             last = task.rounds == self.settings.rounds
             if good and (task.reached or last):
-                self.finish(task, _relaxed(task, task.start.structure, refined, refined=True))
+                self.end(task, _relaxed(task, task.start.structure, refined, refined=True))
             elif last:
-                self.finish(task, self._unrefined(task))
+                self.end(task, self._unrefined(task))
             else:
                 again.append(task)
         return again
@@ -239,19 +321,11 @@ class _Relaxer:
     def _unrefined(self, task: _Task) -> Relaxed | Failure:
         """The refinement spoils it, or it never came to rest: as it stands, without refinement, may still do."""
         (plain,) = _evaluate([without_symmetry(task.current)], self.finite)
+        task.calls += 1
         if plain.largest <= self.settings.accept_force:
             return _relaxed(task, task.current, plain, refined=False)
         text = f"largest force {plain.largest:.4g} eV/Å after {task.steps} steps in {task.rounds} rounds"
         return Failure(Reason.NOT_CONVERGED, f"{text}; at most {self.settings.accept_force} is accepted")
-
-    def _admitted(self, waiting: list[_Task], active: list[_Task]) -> list[_Task]:
-        """Those waiting that find room beside those active; they are taken out of ``waiting``."""
-        room = self.budget.max_atoms - sum(map(_atoms, active))
-        admitted: list[_Task] = []
-        while waiting and _atoms(waiting[0]) <= room:
-            admitted.append(waiting.pop(0))
-            room -= _atoms(admitted[-1])
-        return admitted
 
 
 def _lost(state: ConvergenceState, settings: RelaxationSettings) -> Failure | None:
@@ -267,14 +341,13 @@ def _lost(state: ConvergenceState, settings: RelaxationSettings) -> Failure | No
 def _relaxed(task: _Task, structure: Structure, evaluated: _Evaluated, *, refined: bool) -> Relaxed:
     return Relaxed(
         structure=structure,
-        steps=task.steps,
+        steps=task.wasted_steps + task.steps,
         rounds=task.rounds,
         energy_per_atom=evaluated.energy / len(structure),
         max_force=evaluated.max_force,
         max_stress=evaluated.max_stress,
         volume_change=structure.volume / task.initial.volume - 1,
         refined=refined,
-        seconds=task.seconds,
     )
 
 

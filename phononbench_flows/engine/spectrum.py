@@ -5,8 +5,6 @@ All frequencies in THz, imaginary ones negative; q-points in reciprocal lattice 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +13,7 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
+from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
 from phononbench_flows.engine.lattices import commensurate_points, to_supercell
 from phononbench_flows.engine.paths import Walk, released_walk, walk
@@ -52,7 +50,6 @@ class Spectrum:
         bands: along seekpath's path, for drawing.
         path, commensurate, mesh: frequencies at the three kinds of q-points.
         gamma_optical: lowest frequency at Gamma without the three acoustic modes, THz; None for one atom.
-        seconds: time taken.
     """
 
     bands: Bands
@@ -60,7 +57,6 @@ class Spectrum:
     commensurate: Frequencies
     mesh: Frequencies
     gamma_optical: float | None
-    seconds: float = 0.0
 
     def at(self, q_points: Literal["path", "commensurate", "mesh"]) -> Frequencies:
         """The frequencies at one kind of q-points."""
@@ -74,7 +70,6 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     where phonopy's primitive cell is not seekpath's (docs/parity.md). The acoustic modes at Gamma are the three of
     smallest magnitude: a soft optical mode lies below them.
     """
-    began = time.perf_counter()
     primitive = phonon.primitive
     released, own = released_walk(primitive, settings.path_points), walk(primitive, settings.path_points)
     judged = np.concatenate(released.q)
@@ -91,7 +86,6 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
         commensurate=_at(phonon, commensurate_points(to_supercell(phonon))),
         mesh=_at(phonon, mesh),
         gamma_optical=float(optical.min()) if len(optical) else None,
-        seconds=time.perf_counter() - began,
     )
 
 
@@ -158,43 +152,13 @@ def spring_crystal() -> ForceConstants:
     )
 
 
-def spectra(
-    constants: Sequence[Callable[[], ForceConstants]],
-    settings: SpectrumSettings,
-    *,
-    on_result: Callable[[int, Spectrum | Failure], None],
-) -> list[Spectrum | Failure]:
-    """Spectra of many crystals; a result or a Failure in each place, told to ``on_result`` as soon as it is there.
-
-    Parameters:
-        constants: give a crystal's force constants, each called when its turn has come.
-    """
-    results: list[Spectrum | Failure | None] = [None] * len(constants)
-    deliver = delivering(on_result)
-
-    def finish(index: int, result: Spectrum | Failure) -> None:
-        results[index] = result
-        deliver(index, result)
-
-    def compute(indices: list[int]) -> None:
-        for index in indices:
-            found = spectrum(constants[index]().phonopy(symmetry=False), settings)
-            values = (found.path.values, found.commensurate.values, found.mesh.values)
-            if all(np.isfinite(v).all() for v in values):
-                finish(index, found)
-            else:  # NaN lies below no threshold: it must not pass for stable
-                finish(index, Failure(Reason.NOT_FINITE, "the force constants gave frequencies that are not finite"))
-
-    for index in range(len(constants)):
-        bisect_failures(
-            [index],
-            compute,
-            atoms=lambda _: 1,
-            budget=Budget(1),
-            unfinished=lambda i: results[i] is None,
-            fail=finish,
-        )
-    return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
+def finite_spectrum(constants: ForceConstants, settings: SpectrumSettings) -> Spectrum | Failure:
+    """The spectrum of a crystal; a Failure where it is not finite, since NaN lies below no threshold."""
+    found = spectrum(constants.phonopy(symmetry=False), settings)
+    values = (found.path.values, found.commensurate.values, found.mesh.values)
+    if all(np.isfinite(v).all() for v in values):
+        return found
+    return Failure(Reason.NOT_FINITE, "the force constants gave frequencies that are not finite")
 
 
 def _at(phonon: Phonopy, points: np.ndarray) -> Frequencies:

@@ -21,9 +21,6 @@ class ThreadedModel(ModelInterface):
     The model must bear being called from several threads at once.
     """
 
-    concurrent_calls = 2
-    """Worth making at once: while one waits for its last part, the parts of the other keep the cores busy."""
-
     def __init__(self, model: ModelInterface, cores: int) -> None:
         super().__init__()
         self.model = model

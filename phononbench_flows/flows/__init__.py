@@ -1,6 +1,6 @@
-"""Jobflow Makers: of a step and of a chunk's flow, for sets; and of one crystal, for the flows of others."""
+"""Jobflow Makers: of some steps and of a chunk's flow, for sets; and of one crystal, for the flows of others."""
 
-from phononbench_flows.flows.makers import ChunkMaker, StepMaker
+from phononbench_flows.flows.makers import ChunkMaker, StepsMaker
 from phononbench_flows.flows.stability import StabilityMaker
 
-__all__ = ["ChunkMaker", "StabilityMaker", "StepMaker"]
+__all__ = ["ChunkMaker", "StabilityMaker", "StepsMaker"]

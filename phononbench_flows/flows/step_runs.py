@@ -1,15 +1,14 @@
-"""A step for the crystals of some keys in a results store: those that wait for it are read, computed and written.
+"""Steps for the crystals of some keys in a results store: those that wait for them are read, computed and written.
 
-A crystal that has already passed the step is left alone, so a step that was killed, or whose time ran out, computes
-only what is missing when it is run again. All that a step leaves is in the store, written crystal by crystal.
+A crystal goes on from the step that it has passed last, so what was killed, or whose time ran out, computes only what
+is missing when it is run again. All that is found is in the store, written crystal by crystal, step by step.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,14 +22,12 @@ from phononbench_flows.documents import CalculationDocument, CrystalDocument, Pr
 from phononbench_flows.engine.batch import UndeliverableError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows.launched import current_launch
-from phononbench_flows.flows.sub_batches import Waiting, set_aside, work_through
+from phononbench_flows.flows.sub_batches import Admission, set_aside, work_through
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import Potential
 from phononbench_flows.steps import Arrays, CrystalSize, Step, StepInput, Tools, before, steps_of
-from phononbench_flows.steps.passing import pass_step, require_sound_machine
+from phononbench_flows.steps.passing import pass_steps, require_sound_machine
 from phononbench_flows.store import BlobError, ResultsStore, StoreError
-
-logger = logging.getLogger(__name__)
 
 _VERSIONED = (
     "phononbench-flows",
@@ -52,42 +49,40 @@ class WrongPotentialError(PhononBenchError):
 
 @dataclass(frozen=True)
 class Passed:
-    """What a step leaves: ``keys`` of the crystals that go on; ``complete`` unless time ran out before the last."""
+    """What steps leave: ``keys`` of the crystals that go on; ``complete`` unless time ran out before the last."""
 
     keys: list[str]
     complete: bool
 
 
-def run_step(keys: Sequence[str], step: Step, store: ResultsStore, tools: Tools) -> Passed:
-    """Take the crystals of these keys that wait for a step through it.
+def run_steps(keys: Sequence[str], steps: Sequence[Step], store: ResultsStore, tools: Tools) -> Passed:
+    """Take the crystals of these keys that wait for one of some consecutive steps through them.
 
     Raises:
         WrongPotentialError: the crystals were submitted for another potential.
         MachineError: the machine cannot compute; the crystals under way are as they were.
     """
-    waiting = Waiting(store, before(step, steps_of(tools.protocol)))
-    documents = set_aside(_in_order(keys, waiting), store)
+    stages = [before(step, steps_of(tools.protocol)) for step in steps]
+    documents = set_aside(_in_order(keys, stages, store), store)
     _require_same_potential(documents, tools)
     provenance = _provenance(tools.potential)
 
-    def compute(sub_batch: list[CalculationDocument]) -> None:
+    def compute(admission: Admission) -> None:
         def write(document: CalculationDocument, arrays: Mapping[str, Arrays]) -> None:
             document.arrays = document.arrays | {name: store.blobs.put(kept) for name, kept in arrays.items()}
             if tools.potential is not None:
                 document.potential = tools.potential.record()
-            _finish(document, waiting, provenance)
+            document.provenance = provenance
+            goes_on = document.status == Status.PENDING and document.stage != steps[-1].name
+            admission.write(document, goes_on=goes_on)
 
-        if any(document.device_errors for document in sub_batch):
-            require_sound_machine(step, tools, "the device failed before")
-        pass_step(step, _inputs(sub_batch, waiting), tools, write)
+        pass_steps(_inputs(admission, steps[0], store, tools), steps, tools, write)
 
-    complete = work_through(
-        documents,
-        waiting,
-        compute,
-        cost=lambda document: step.cost(crystal_size(document), tools.protocol),
-        pace=_pace_key(step, tools),
-    )
+    def cost(document: CalculationDocument) -> float:
+        size, left = crystal_size(document), steps[stages.index(document.stage) :]
+        return size.natoms + sum(step.cost(size, tools.protocol) for step in left if step.resource == "potential")
+
+    complete = work_through(documents, store, compute, cost=cost, pace=_pace_key(steps, tools))
     return Passed(_going_on(keys, store), complete)
 
 
@@ -97,26 +92,31 @@ def crystal_size(document: CalculationDocument) -> CrystalSize:
     return CrystalSize(document.nsites or 1, found.point_group if found else None)
 
 
-def _in_order(keys: Sequence[str], waiting: Waiting) -> list[CalculationDocument]:
-    """Documents of these keys that wait, in the order of the keys."""
-    found = {d.key: d for d in waiting.store.documents(waiting.criteria(keys))}
+def _in_order(keys: Sequence[str], stages: Sequence[str], store: ResultsStore) -> list[CalculationDocument]:
+    """Documents of these keys that wait at one of these stages, in the order of the keys."""
+    criteria = {"key": {"$in": list(keys)}, "status": Status.PENDING.value, "stage": {"$in": list(stages)}}
+    found = {d.key: d for d in store.documents(criteria)}
     return [found[key] for key in keys if key in found]
 
 
-def _inputs(documents: list[CalculationDocument], waiting: Waiting) -> list[StepInput]:
-    """What the step computes from, of those whose crystal is still the one that was screened."""
-    store = waiting.store
-    crystals = {crystal.id: crystal for crystal in store.crystals([document.id for document in documents])}
-    changed = {d.key: d for d in documents if d.id not in crystals or crystals[d.id].content_hash != d.content_hash}
-    for document in changed.values():
-        document.status, document.reason, document.attempts = Status.FAILED, Reason.INPUT_CHANGED, 0
-        document.detail = "its file has changed since it was screened under this protocol: hand the set in again"
-    store.put(*changed.values())
-    return [
-        StepInput(document, partial(_as_read, crystals[document.id]), partial(_read_arrays, store, document))
-        for document in documents
-        if document.key not in changed
-    ]
+def _inputs(admission: Admission, first: Step, store: ResultsStore, tools: Tools) -> Iterator[StepInput | None]:
+    """What the steps compute from, of the crystals that are to be begun."""
+    for documents in admission:
+        if not documents:
+            yield None
+        if any(document.device_errors for document in documents):
+            require_sound_machine(first, tools, "the device failed before")
+        crystals = {crystal.id: crystal for crystal in store.crystals([document.id for document in documents])}
+        for document in documents:
+            crystal = crystals.get(document.id)
+            if crystal is not None and crystal.content_hash == document.content_hash:
+                yield StepInput(document, partial(_as_read, crystal), partial(_read_arrays, store, document))
+            else:
+                document.status, document.reason = Status.FAILED, Reason.INPUT_CHANGED
+                document.detail = (
+                    "its file has changed since it was screened under this protocol: hand the set in again"
+                )
+                admission.write(document, goes_on=False)
 
 
 def _as_read(crystal: CrystalDocument) -> Structure:
@@ -154,19 +154,11 @@ def _require_same_potential(documents: list[CalculationDocument], tools: Tools) 
         )
 
 
-def _pace_key(step: Step, tools: Tools) -> tuple[str, ...]:
+def _pace_key(steps: Sequence[Step], tools: Tools) -> tuple[str, ...]:
     """What the time that a crystal takes depends on, apart from the crystal."""
     record = tools.potential.record() if tools.potential else None
     computing = (record.checkpoint_sha256, str(record.settings), str(record.device)) if record else ("cpu",)
-    return (step.name, tools.protocol.hash, *computing)
-
-
-def _finish(document: CalculationDocument, waiting: Waiting, provenance: Provenance) -> None:
-    document.provenance, document.attempts, document.device_errors = provenance, 0, 0
-    if waiting.still([document]):
-        waiting.store.put(document)
-    else:
-        logger.warning("%s was computed by another worker meanwhile; its result stands", document.key)
+    return (*(step.name for step in steps), tools.protocol.hash, *computing)
 
 
 def _provenance(potential: Potential | None) -> Provenance:

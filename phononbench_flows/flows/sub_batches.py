@@ -1,9 +1,9 @@
-"""A chunk's crystals in sub-batches: apart from those that may kill the worker, and small enough for the time left.
+"""Which crystals of a chunk are begun, and when: apart from those that may kill the worker, and while there is time.
 
-A worker that begins a sub-batch says so in its crystals' documents, and a crystal that ends a step is free of it again.
-So a crystal that is found with attempts was there when a worker was killed. Its neighbours were too, hence each of them
-is tried alone from then on: the innocent come through, and one that takes three more workers with it is set aside. It
-takes three because workers are killed from outside as well: with one or two, six random kills over two chunks of twenty
+A worker that begins a crystal says so in its document, and one that is concluded is free of it again. So a crystal that
+is found with attempts was under way when a worker was killed. Its neighbours were too, hence each of them is tried
+alone from then on: the innocent come through, and one that takes three more workers with it is set aside. It takes
+three because workers are killed from outside as well: with one or two, six random kills over two chunks of twenty
 crystals put innocent ones aside.
 
 An error of the device, which ends a process too, is laid to nobody at first. But a crystal may be what a kernel
@@ -13,12 +13,11 @@ crystal has shown that the device is sound.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.batch import DeviceError
@@ -27,14 +26,17 @@ from phononbench_flows.flows import time_limit
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.store import ResultsStore
 
+logger = logging.getLogger(__name__)
+
 MAX_ATTEMPTS = 4
 """Workers that a crystal may take with it: the first, perhaps, in company, and three that had nothing else in work."""
 
-# Crystals of the first sub-batch of a step where time is limited and this process has not yet seen how long one takes.
+# Crystals under way at first, where time is limited and this process has not yet seen how long one takes.
 _FIRST = 4
+_AT_ONCE = 32  # crystals begun with the same few words to the store
 
 _throughput: dict[tuple[str, ...], float] = {}
-"""Cost per second as of the last sub-batch in this process, by step, protocol, potential and device."""
+"""Cost per second as last seen in this process, by protocol, potential and device."""
 
 
 class OutOfTimeError(PhononBenchError):
@@ -42,29 +44,11 @@ class OutOfTimeError(PhononBenchError):
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Crystals that wait for a step.
+class _UnderWay:
+    """A crystal that was begun: what it costs in all, and the stage of its document in the store."""
 
-    Attributes:
-        store: where they are.
-        stage: the one that they have reached: what the step comes after.
-    """
-
-    store: ResultsStore
-    stage: str
-
-    def criteria(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The MongoDB filter of those of these keys that wait."""
-        return {"key": {"$in": list(keys)}, "status": Status.PENDING.value, "stage": self.stage}
-
-    def still(self, documents: Sequence[CalculationDocument]) -> list[CalculationDocument]:
-        """Those that nobody else has brought further meanwhile.
-
-        A worker that was taken for dead, and given a successor, may wake up: it must not put back what that one has
-        done.
-        """
-        there = {row["key"] for row in self.store.query(self.criteria([d.key for d in documents]), ["key"])}
-        return [d for d in documents if d.key in there]
+    cost: float
+    stage: str | None
 
 
 def suspicion(document: CalculationDocument) -> int:
@@ -90,80 +74,140 @@ def by_suspicion(documents: Sequence[CalculationDocument]) -> Iterator[list[Calc
     yield from ([d] for d in sorted(documents, key=suspicion) if suspicion(d))
 
 
+class Admission:
+    """Crystals that are begun one after another, for as long as there is time.
+
+    Attributes:
+        begun: how many were.
+        left: how many were not, for want of time.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[CalculationDocument],
+        store: ResultsStore,
+        cost: Callable[[CalculationDocument], float],
+        pace: tuple[str, ...],
+    ) -> None:
+        self._queue, self._store, self._cost, self._pace = deque(documents), store, cost, pace
+        self._under_way: dict[str, _UnderWay] = {}
+        self._began, self._spent = time.monotonic(), 0.0
+        self.begun = 0
+
+    @property
+    def left(self) -> int:
+        """Crystals that were not begun."""
+        return len(self._queue)
+
+    def __iter__(self) -> Iterator[list[CalculationDocument]]:
+        """Documents of the next crystals to begin; none where those under way have to tell first how long they take."""
+        while self._queue and (time_limit.seconds_left() > 0):
+            number = self._affordable(time_limit.seconds_left())
+            if number:
+                yield self._mark([self._queue.popleft() for _ in range(number)])
+            elif self._under_way:
+                yield []
+            else:
+                return
+
+    def write(self, document: CalculationDocument, *, goes_on: bool) -> None:
+        """Write what was found for a crystal under way, unless another worker has brought it further meanwhile.
+
+        A worker that was taken for dead, and given a successor, may wake up: it must not put back what that one has
+        done. While the crystal goes on it stays marked, though nothing speaks against it any more.
+        """
+        document.attempts, document.device_errors = int(goes_on), 0
+        there = self._under_way.pop(document.key)
+        if self._still_waiting({document.key: there.stage}):
+            self._store.put(document)
+        else:
+            logger.warning("%s was computed by another worker meanwhile; its result stands", document.key)
+        if goes_on:
+            self._under_way[document.key] = replace(there, stage=document.stage)
+        else:
+            self._spent += there.cost
+            _throughput[self._pace] = self._spent / max(time.monotonic() - self._began, 1e-9)
+
+    def take_back(self, *, device: bool) -> None:
+        """Count nothing against those under way: a worker that lives to see its error was not killed.
+
+        Parameters:
+            device: the error was one of the device, which counts apart.
+        """
+        keys = self._still_waiting({key: there.stage for key, there in self._under_way.items()})
+        # As they are in the store: what is in memory may be half of a result that could not be written.
+        unfinished = list(self._store.documents({"key": {"$in": keys}}))
+        for document in unfinished:
+            document.attempts -= 1
+            document.device_errors += device
+        self._store.put(*unfinished)
+
+    def _still_waiting(self, stages: Mapping[str, str | None]) -> list[str]:
+        """Keys of those whose documents are where they were left: waiting, at these stages."""
+        criteria = {"key": {"$in": list(stages)}, "status": Status.PENDING.value}
+        return [
+            row["key"] for row in self._store.query(criteria, ["key", "stage"]) if row["stage"] == stages[row["key"]]
+        ]
+
+    def _affordable(self, seconds: float) -> int:
+        """How many crystals to begin with so many seconds left."""
+        costs = [self._cost(document) for document, _ in zip(self._queue, range(_AT_ONCE), strict=False)]
+        if seconds == float("inf"):
+            return len(costs)
+        if (throughput := _throughput.get(self._pace)) is None:
+            return max(0, min(_FIRST - len(self._under_way), len(costs)))
+        # Half the time, since the estimate is rough.
+        fitting, spent = 0, sum(there.cost for there in self._under_way.values())
+        for cost in costs:
+            spent += cost
+            if spent / throughput > seconds / 2:
+                break
+            fitting += 1
+        return fitting or int(not self._under_way and costs[0] / throughput <= seconds)
+
+    def _mark(self, documents: Sequence[CalculationDocument]) -> list[CalculationDocument]:
+        """Count an attempt of these crystals; gives those that still wait."""
+        self.begun += len(documents)
+        keys = set(self._still_waiting({document.key: document.stage for document in documents}))
+        waiting = [document for document in documents if document.key in keys]
+        for document in waiting:
+            document.attempts += 1
+            self._under_way[document.key] = _UnderWay(self._cost(document), document.stage)
+        self._store.put(*waiting)
+        return waiting
+
+
 def work_through(
     documents: Sequence[CalculationDocument],
-    waiting: Waiting,
-    compute: Callable[[list[CalculationDocument]], None],
+    store: ResultsStore,
+    compute: Callable[[Admission], None],
     *,
     cost: Callable[[CalculationDocument], float],
     pace: tuple[str, ...],
 ) -> bool:
-    """Compute crystals in sub-batches; whether all of them were begun, or time ran out before.
+    """Compute crystals, the suspicious ones each alone; whether all of them were begun, or time ran out before.
 
     Parameters:
-        waiting: what these crystals wait for.
-        compute: computes some of the crystals and writes each free of attempts and errors.
+        compute: computes the crystals that an admission gives, and has it write what is found.
         cost: what a crystal costs compared to others.
         pace: what the time per cost depends on: the throughput is kept under it.
 
     Raises:
-        OutOfTimeError: there was no time for even one sub-batch.
+        OutOfTimeError: there was no time for even one crystal.
     """
-    queue = deque(by_suspicion(documents))
-    begun = 0
-    while queue:
-        sub_batch = queue.popleft()
-        size = _affordable([cost(d) for d in sub_batch], time_limit.seconds_left(), _throughput.get(pace))
-        if not size:
-            if not begun:
-                raise OutOfTimeError("no time is left to compute anything; run it again to compute what is missing")
-            return False
-        if size < len(sub_batch):
-            queue.appendleft(sub_batch[size:])
-        begun += size
-        sub_batch = waiting.still(sub_batch[:size])
-        if not sub_batch:
-            continue
-        began = time.monotonic()
+    begun = left = 0
+    for group in by_suspicion(documents):
+        admission = Admission(group, store, cost, pace)
         try:
-            with _marked(sub_batch, waiting), time_limit.interruptible():
-                compute(sub_batch)
+            with time_limit.interruptible():
+                compute(admission)
         except time_limit.StopNow:
+            admission.take_back(device=False)
             return False
-        _throughput[pace] = sum(map(cost, sub_batch)) / max(time.monotonic() - began, 1e-9)
-    return True
-
-
-def _affordable(costs: Sequence[float], seconds: float, throughput: float | None) -> int:
-    """How many crystals of a sub-batch to begin with so many seconds left, at so much cost per second."""
-    if seconds <= 0:
-        return 0
-    if seconds == float("inf"):
-        return len(costs)
-    if throughput is None:
-        return min(_FIRST, len(costs))
-    # Half the time, since the estimate is rough; then the clock is looked at again.
-    fitting, spent = 0, 0.0
-    for cost in costs:
-        spent += cost / throughput
-        if spent > seconds / 2:
-            break
-        fitting += 1
-    return fitting or int(costs[0] / throughput <= seconds)
-
-
-@contextmanager
-def _marked(sub_batch: Sequence[CalculationDocument], waiting: Waiting) -> Iterator[None]:
-    """Count an attempt of these crystals. A worker that lives to see its error takes it back: nothing was killed."""
-    for document in sub_batch:
-        document.attempts += 1
-    waiting.store.put(*sub_batch)
-    try:
-        yield
-    except BaseException as error:
-        unfinished = waiting.still([d for d in sub_batch if d.attempts])
-        for document in unfinished:
-            document.attempts -= 1
-            document.device_errors += isinstance(error, DeviceError)
-        waiting.store.put(*unfinished)
-        raise
+        except BaseException as error:
+            admission.take_back(device=isinstance(error, DeviceError))
+            raise
+        begun, left = begun + admission.begun, left + admission.left
+    if left and not begun:
+        raise OutOfTimeError("no time is left to compute anything; run it again to compute what is missing")
+    return not left

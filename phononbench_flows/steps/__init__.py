@@ -8,9 +8,10 @@ from phononbench_flows.steps.order import (
     find_step,
     references,
     step_settings,
+    steps_named,
     steps_of,
 )
-from phononbench_flows.steps.step import FIRST, Arrays, Column, CrystalSize, Deliver, Step, StepInput, Tools
+from phononbench_flows.steps.step import FIRST, Arrays, Column, CrystalSize, Step, StepInput, Tools
 
 __all__ = [
     "ALWAYS",
@@ -18,7 +19,6 @@ __all__ = [
     "Arrays",
     "Column",
     "CrystalSize",
-    "Deliver",
     "Step",
     "StepError",
     "StepInput",
@@ -28,5 +28,6 @@ __all__ = [
     "find_step",
     "references",
     "step_settings",
+    "steps_named",
     "steps_of",
 ]

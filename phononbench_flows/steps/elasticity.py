@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
@@ -15,7 +14,6 @@ from phononbench_flows.steps.step import (
     Arrays,
     Column,
     CrystalSize,
-    Deliver,
     Step,
     StepInput,
     Tools,
@@ -25,8 +23,8 @@ from phononbench_flows.steps.step import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from phononbench_flows.engine.batch import Failure
-    from phononbench_flows.engine.dialogues import Dialogue, Found
+    from phononbench_flows.engine.batch import Found
+    from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.elasticity import Elasticity
     from phononbench_flows.engine.force_constants import ForceConstants
 
@@ -43,30 +41,18 @@ class Outcome:
         dimension: directions in which it is connected.
         look: what its elastic constants say of long waves; None if they were not computed.
         fields: for the document: elastic constants, or why they were not computed.
-        seconds: the crystal's share of the wall time.
     """
 
     dimension: int
     look: ElasticLook | None
     fields: dict[str, Any]
-    seconds: float = 0.0
 
 
 def _cost(size: CrystalSize, _: Protocol) -> float:
     return _CELLS * size.natoms
 
 
-def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
-    from phononbench_flows.engine.batch import Failure
-    from phononbench_flows.engine.dialogues import hold
-
-    def tell(index: int, found: Found[Outcome] | Failure) -> None:
-        deliver(index, found if isinstance(found, Failure) else replace(found.result, seconds=found.seconds))
-
-    hold([partial(_look_at, crystal, tools) for crystal in crystals], tools.model, budget=tools.budget, on_result=tell)
-
-
-def _look_at(crystal: StepInput, tools: Tools) -> Dialogue:
+def _compute(crystal: StepInput, tools: Tools) -> Dialogue:
     """Dialogue about a crystal, which ends with its :class:`Outcome`."""
     import numpy as np
 
@@ -138,7 +124,8 @@ def _moduli(tensor: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _record(document: CalculationDocument, result: Outcome, _: Protocol) -> Mapping[str, Arrays]:
+def _record(document: CalculationDocument, found: Found[Outcome], _: Protocol) -> Mapping[str, Arrays]:
+    result = found.result
     document.evidence = document.evidence.model_copy(update={"elastic": result.look, "dimension": result.dimension})
     document.results = document.results | {"elasticity": result.fields}
     return {}

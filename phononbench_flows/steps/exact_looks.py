@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from phononbench_flows.documents import CalculationDocument
@@ -15,7 +14,6 @@ from phononbench_flows.steps.step import (
     Arrays,
     Column,
     CrystalSize,
-    Deliver,
     Step,
     StepInput,
     Tools,
@@ -27,7 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from phononbench_flows.engine.bands import Bands
-    from phononbench_flows.engine.dialogues import Dialogue, Found
+    from phononbench_flows.engine.batch import Found
+    from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.interpolation import Interpolation
     from phononbench_flows.engine.ladder import Climbed
 
@@ -39,14 +38,7 @@ def _cost(size: CrystalSize, _: Protocol) -> float:
     return _USUAL * size.natoms**2
 
 
-def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
-    from phononbench_flows.engine.dialogues import hold
-
-    dialogues = [partial(_dialogue, crystal, tools) for crystal in crystals]
-    hold(dialogues, tools.model, budget=tools.budget, on_result=deliver)
-
-
-def _dialogue(crystal: StepInput, tools: Tools) -> Dialogue:
+def _compute(crystal: StepInput, tools: Tools) -> Dialogue:
     from phononbench_flows.engine.force_constants import ForceConstants
     from phononbench_flows.engine.ladder import climb
     from phononbench_flows.engine.layers import periodicity_of
@@ -61,13 +53,13 @@ def _dialogue(crystal: StepInput, tools: Tools) -> Dialogue:
     )
 
 
-def _record(document: CalculationDocument, result: Found[Climbed], protocol: Protocol) -> Mapping[str, Arrays]:
+def _record(document: CalculationDocument, found: Found[Climbed], protocol: Protocol) -> Mapping[str, Arrays]:
     from phononbench_flows.engine.corrected import looks_arrays
 
-    evidence, bands = seen_by(result.result, document.evidence, protocol)
+    evidence, bands = seen_by(found.result, document.evidence, protocol)
     document.evidence = evidence
-    document.results = document.results | {STEP.name: {"evaluations": result.evaluations}}
-    looks = looks_arrays(result.result.known, step_settings(STEP, protocol).tolerance)
+    document.results = document.results | {STEP.name: {"evaluations": found.evaluations}}
+    looks = looks_arrays(found.result.known, step_settings(STEP, protocol).tolerance)
     return {"band_structure": bands.arrays(), "exact_looks": looks}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from phononbench_flows.steps.step import (
     Arrays,
     Column,
     CrystalSize,
-    Deliver,
     Step,
     StepInput,
     Tools,
@@ -22,6 +21,8 @@ from phononbench_flows.steps.step import (
 )
 
 if TYPE_CHECKING:
+    from phononbench_flows.engine.batch import Found
+    from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.force_constants import ForceConstants
 
 
@@ -38,14 +39,14 @@ def _order(point_group: str) -> int:
     return len(PointGroup(point_group).symmetry_ops)
 
 
-def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
-    from phononbench_flows.engine.force_constants import force_constants
+def _compute(crystal: StepInput, tools: Tools) -> Dialogue:
+    from phononbench_flows.engine.force_constants import finite_displacements
 
-    structures = [crystal.relaxed for crystal in crystals]
-    force_constants(structures, tools.model, tools.protocol.force_constants, budget=tools.budget, on_result=deliver)
+    return finite_displacements(crystal.relaxed, tools.protocol.force_constants)
 
 
-def _record(document: CalculationDocument, result: ForceConstants, protocol: Protocol) -> Mapping[str, Arrays]:
+def _record(document: CalculationDocument, found: Found[ForceConstants], protocol: Protocol) -> Mapping[str, Arrays]:
+    result = found.result
     document.phonon = PhononRecord(
         supercell=list(protocol.force_constants.supercell),
         supercell_natoms=result.array.shape[1],

@@ -1,17 +1,20 @@
-"""Taking crystals through a step: results become documents, and the last step's documents are assessed."""
+"""Taking crystals through steps: results become documents, and the last step's documents are assessed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import Failure, MachineError
+from phononbench_flows.engine.batch import Failure, Found, MachineError, RunEndingError, UndeliverableError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.stability import assess, thresholded
-from phononbench_flows.steps.order import steps_of
-from phononbench_flows.steps.step import Arrays, Step, StepInput, Timed, Tools
+from phononbench_flows.steps.order import before, steps_of
+from phononbench_flows.steps.step import Arrays, Step, StepInput, Tools
 
 logger = logging.getLogger(__name__)
 
@@ -21,28 +24,118 @@ Write = Callable[[CalculationDocument, Mapping[str, Arrays]], None]
 _logged: set[str] = set()  # kinds of errors whose traceback this process has told
 
 
-def pass_step(step: Step, crystals: Sequence[StepInput], tools: Tools, write: Write) -> None:
-    """Compute a step of these crystals; each document is written to, and given to ``write``, as soon as it is done.
+def pass_steps(crystals: Iterable[StepInput | None], steps: Sequence[Step], tools: Tools, write: Write) -> None:
+    """Take crystals through some steps, each from where it stands; nobody waits for another.
+
+    Crystals come in as there is room. Whoever has passed a step begins the next one while others are still at the
+    first, and a batch is filled with whatever waits. Each document is written to, and given to ``write``, as it passes
+    a step.
+
+    Parameters:
+        crystals: ``None`` among them says that for now none is to be begun; not where none is under way.
+        steps: consecutive steps of the protocol.
 
     Raises:
         MachineError: a crystal ended in an exception, and a healthy crystal does too. Nothing is written of either.
     """
-    last = step is steps_of(tools.protocol)[-1]
+    flow = _Flow(list(steps), tools, write)
+    arriving = iter(crystals)
+    while flow.take(arriving):
+        flow.advance()
 
-    def deliver(index: int, result: Timed | Failure) -> None:
-        document = crystals[index].document
-        arrays: Mapping[str, Arrays] = {}
-        if isinstance(result, Failure):
-            _fail(document, result, step, tools)
+
+class _Flow:
+    """Crystals on their way through steps."""
+
+    def __init__(self, steps: list[Step], tools: Tools, write: Write) -> None:
+        from phononbench_flows.engine.batch import Budget
+        from phononbench_flows.engine.dialogues import Talk
+
+        model = tools.model if tools.potential is not None else None
+        budget = tools.budget or (Budget(1) if model is None else Budget.for_device(model.device))
+        self._steps, self._tools, self._write = steps, tools, write
+        self._last = steps_of(tools.protocol)[-1]
+        self._talk = Talk(model, budget)
+        self._together = {step.name: step.together(tools, budget) for step in steps if step.together}
+        self._ready: deque[tuple[StepInput, Step]] = deque()
+        self._is_over = False
+
+    def take(self, arriving: Iterator[StepInput | None]) -> bool:
+        """Begin what finds room; whether anybody is under way."""
+        self._begin_ready()
+        while not self._ready and not self._is_over:
+            try:
+                crystal = next(arriving)
+            except StopIteration:
+                self._is_over = True
+                break
+            if crystal is None:
+                break
+            self._ready.append((crystal, self._following(crystal.document)))
+            self._begin_ready()
+        return bool(self._ready or self._talk.n_atoms or any(each.n_crystals for each in self._together.values()))
+
+    def advance(self) -> None:
+        """One call of the potential for each kind of work whose batch is worth it."""
+        moving = [each for each in self._together.values() if each.n_crystals]
+        # Full batches go first that bring crystals nearer to their end, as long as new ones can fill up the others.
+        if self._is_over or all(step.together for _, step in self._ready):
+            for each in moving:
+                each.advance()
+        # Few cells wait for more, unless those that would bring them are few as well.
+        if self._talk.is_full or self._talk.n_atoms >= sum(each.n_atoms for each in moving):
+            self._talk.compute_batch()
+
+    def _following(self, document: CalculationDocument) -> Step:
+        return next(step for step in self._steps if before(step, steps_of(self._tools.protocol)) == document.stage)
+
+    def _begin_ready(self) -> None:
+        """Begin those that find room, in their order."""
+        waiting, self._ready = self._ready, deque()
+        while waiting:
+            crystal, step = waiting.popleft()
+            if not self._begin(crystal, step):
+                self._ready.append((crystal, step))
+
+    def _begin(self, crystal: StepInput, step: Step) -> bool:
+        tell = partial(self._ended, crystal, step)
+        if step.together is None:
+            if self._talk.is_full:
+                return False
+            self._talk.begin(partial(step.compute, crystal, self._tools), tell)
         else:
-            arrays = step.record(document, result, tools.protocol)
-            document.timings = document.timings | {step.name: result.seconds}
-            document.stage = step.name
-            if last or step.settles(document):
-                conclude(document, tools.protocol)
-        write(document, arrays)
+            if not self._together[step.name].has_room(crystal.document.nsites or 1):
+                return False
+            self._talk.begin(partial(step.compute, crystal, self._tools), partial(self._join, step, tell))
+        return True
 
-    step.compute(crystals, tools, deliver)
+    def _join(self, step: Step, tell: Callable[[Found[Any] | Failure], None], found: Found[Any] | Failure) -> None:
+        if isinstance(found, Failure):
+            tell(found)
+        else:
+            self._together[step.name].add(found.result, tell)
+
+    def _ended(self, crystal: StepInput, step: Step, found: Found[Any] | Failure) -> None:
+        try:
+            self._record(crystal.document, step, found)
+        except RunEndingError:
+            raise
+        except Exception as error:
+            raise UndeliverableError(f"a result could not be delivered: {error}") from error
+        if crystal.document.status == Status.PENDING and step is not self._steps[-1]:
+            self._ready.append((crystal, self._steps[self._steps.index(step) + 1]))
+
+    def _record(self, document: CalculationDocument, step: Step, found: Found[Any] | Failure) -> None:
+        arrays: Mapping[str, Arrays] = {}
+        if isinstance(found, Failure):
+            _fail(document, found, step, self._tools)
+        else:
+            arrays = step.record(document, found, self._tools.protocol)
+            document.timings = document.timings | {step.name: found.seconds}
+            document.stage = step.name
+            if step is self._last or step.settles(document):
+                conclude(document, self._tools.protocol)
+        self._write(document, arrays)
 
 
 def conclude(document: CalculationDocument, protocol: Protocol) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.documents import CalculationDocument
@@ -15,7 +14,6 @@ from phononbench_flows.steps.step import (
     Arrays,
     Column,
     CrystalSize,
-    Deliver,
     Step,
     StepInput,
     Tools,
@@ -26,7 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from phonopy import Phonopy
 
-    from phononbench_flows.engine.dialogues import Dialogue, Found
+    from phononbench_flows.engine.batch import Found
+    from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.proofs import Proof
     from phononbench_flows.engine.q_symmetry import Operation
 
@@ -49,15 +48,7 @@ def _cost(size: CrystalSize, _: Protocol) -> float:
     return _USUAL * size.natoms
 
 
-def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
-    from phononbench_flows.engine.dialogues import hold
-
-    hold(
-        [partial(_attempt, crystal, tools) for crystal in crystals], tools.model, budget=tools.budget, on_result=deliver
-    )
-
-
-def _attempt(crystal: StepInput, tools: Tools) -> Dialogue:
+def _compute(crystal: StepInput, tools: Tools) -> Dialogue:
     """Dialogue about a crystal, which ends with its :class:`Outcome`."""
     from phononbench_flows.engine.force_constants import n_displacements, undisplaced
     from phononbench_flows.engine.lattices import to_supercell
@@ -99,9 +90,9 @@ def _points(phonon: Phonopy, symmetry: list[Operation], protocol: Protocol) -> l
     return chosen
 
 
-def _record(document: CalculationDocument, result: Found[Outcome], protocol: Protocol) -> Mapping[str, Arrays]:
-    outcome, settings = result.result, step_settings(STEP, protocol)
-    fields: dict[str, Any] = {"evaluations": result.evaluations}
+def _record(document: CalculationDocument, found: Found[Outcome], protocol: Protocol) -> Mapping[str, Arrays]:
+    outcome, settings = found.result, step_settings(STEP, protocol)
+    fields: dict[str, Any] = {"evaluations": found.evaluations}
     evidence = document.evidence.model_copy(update={"dimension": outcome.dimension})
     if (proof := outcome.proof) is None:
         fields["proof"] = outcome.why_not
@@ -110,7 +101,7 @@ def _record(document: CalculationDocument, result: Found[Outcome], protocol: Pro
         fields["proof"] = f"{proof.products} displacement{plural} of all atoms at once"
         look = Look(frequency=proof.frequency, q=proof.q.tolist(), n_q=1, exact=True, at_most=True)
         exact = ExactLook(
-            q=look.q, frequency=look.frequency, how="proof", natoms=proof.natoms, evaluations=result.evaluations
+            q=look.q, frequency=look.frequency, how="proof", natoms=proof.natoms, evaluations=found.evaluations
         )
         evidence = evidence.with_looks(dict.fromkeys(_seen_in(proof.q, protocol), look)).model_copy(
             update={

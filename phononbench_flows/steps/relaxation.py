@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from phononbench_flows.documents import CalculationDocument, RelaxationRecord
@@ -12,7 +12,6 @@ from phononbench_flows.steps.step import (
     Arrays,
     Column,
     CrystalSize,
-    Deliver,
     Step,
     StepInput,
     Tools,
@@ -21,7 +20,10 @@ from phononbench_flows.steps.step import (
 )
 
 if TYPE_CHECKING:
-    from phononbench_flows.engine.relax import Relaxed
+    from pymatgen.core import Structure
+
+    from phononbench_flows.engine.batch import Budget, Found
+    from phononbench_flows.engine.relax import Relaxation, Relaxed
 
 _OPTIMIZER_STEPS = 100  # roughly, as seen on generated crystals of up to 8 atoms
 
@@ -30,16 +32,20 @@ def _cost(size: CrystalSize, _: Protocol) -> float:
     return size.natoms * _OPTIMIZER_STEPS
 
 
-def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
-    from phononbench_flows.engine.relax import relax
-
-    structures = [crystal.read_structure() for crystal in crystals]
-    relax(structures, tools.model, tools.protocol.relaxation, budget=tools.budget, on_result=deliver)
+def _start(crystal: StepInput, _: Tools) -> Structure:
+    return crystal.read_structure()
 
 
-def _record(document: CalculationDocument, result: Relaxed, protocol: Protocol) -> Mapping[str, Arrays]:
+def _together(tools: Tools, budget: Budget) -> Relaxation:
+    from phononbench_flows.engine.relax import Relaxation
+
+    return Relaxation(tools.model, tools.protocol.relaxation, budget)
+
+
+def _record(document: CalculationDocument, found: Found[Relaxed], protocol: Protocol) -> Mapping[str, Arrays]:
     from phononbench_flows.symmetry import symmetry
 
+    result = found.result
     document.relaxed_structure = result.structure.as_dict()
     document.symmetry_relaxed = symmetry(result.structure, protocol.relaxation.symprec)
     document.relaxation = RelaxationRecord(
@@ -60,7 +66,8 @@ STEP = Step(
     after=SCREENED,
     resource="potential",
     cost=_cost,
-    compute=_compute,
+    compute=_start,
+    together=_together,
     record=_record,
     probe=check_potential,
     passed="relaxed",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from phononbench_flows.documents import CalculationDocument
@@ -14,7 +13,6 @@ from phononbench_flows.steps.step import (
     Arrays,
     Column,
     CrystalSize,
-    Deliver,
     Step,
     StepInput,
     Tools,
@@ -23,6 +21,7 @@ from phononbench_flows.steps.step import (
 )
 
 if TYPE_CHECKING:
+    from phononbench_flows.engine.batch import Failure, Found
     from phononbench_flows.engine.spectrum import Frequencies, Spectrum
 
 
@@ -30,17 +29,16 @@ def _cost(size: CrystalSize, _: Protocol) -> float:
     return size.natoms**2
 
 
-def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
+def _compute(crystal: StepInput, tools: Tools) -> Spectrum | Failure:
     from phononbench_flows.engine.force_constants import ForceConstants
-    from phononbench_flows.engine.spectrum import spectra
+    from phononbench_flows.engine.spectrum import finite_spectrum
 
-    def constants(crystal: StepInput) -> ForceConstants:
-        return ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
-
-    spectra([partial(constants, crystal) for crystal in crystals], tools.protocol.spectrum, on_result=deliver)
+    constants = ForceConstants.from_arrays(crystal.read_arrays("force_constants"))
+    return finite_spectrum(constants, tools.protocol.spectrum)
 
 
-def _record(document: CalculationDocument, result: Spectrum, protocol: Protocol) -> Mapping[str, Arrays]:
+def _record(document: CalculationDocument, found: Found[Spectrum], protocol: Protocol) -> Mapping[str, Arrays]:
+    result = found.result
     judged = result.at(threshold_place(protocol.judgement))
     document.evidence = document.evidence.with_looks(looks_of(result))
     if document.phonon is not None:

@@ -6,7 +6,7 @@ chunks, the progress that is shown, and the columns of tables. A step knows noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -20,24 +20,37 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from phononbench_flows.documents import CalculationDocument
-    from phononbench_flows.engine.batch import Budget, Failure
+    from phononbench_flows.engine.batch import Budget, Failure, Found
     from phononbench_flows.potentials import Potential
     from phononbench_flows.protocol import Protocol as JudgingProtocol
 
 Arrays = Mapping[str, "np.ndarray"]
 
 
-class Timed(Protocol):
-    """What a step finds for one crystal."""
+class Together(Protocol):
+    """Crystals that are computed together, joined by others at any time, such as an optimizer's batch."""
 
     @property
-    def seconds(self) -> float:
-        """The crystal's share of the wall time."""
+    def n_crystals(self) -> int:
+        """Crystals on their way."""
         ...
 
+    @property
+    def n_atoms(self) -> int:
+        """Their atoms."""
+        ...
 
-Deliver = Callable[[int, "Timed | Failure"], None]
-"""Takes the index of a crystal and what was found for it, or why nothing was."""
+    def has_room(self, natoms: int) -> bool:
+        """Whether so many atoms find room beside those on their way; one crystal alone always does."""
+        ...
+
+    def add(self, start: Any, tell: Callable[[Found[Any] | Failure], None]) -> None:
+        """Take a crystal in; ``tell`` is called with what was found, or why nothing was."""
+        ...
+
+    def advance(self) -> None:
+        """One step of all crystals on their way."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,12 +146,15 @@ class Step:
         resource: ``potential`` for a step that calls the potential (on a GPU where there is one), or ``cpu``.
         cost: what a crystal costs. In evaluations (atoms that go through the potential, each time that they do) if
             it calls the potential; else in any unit of its own.
-        compute: computes crystals and delivers a result or a Failure for each, as soon as it is there.
-        record: writes a result into the crystal's document; gives the arrays to keep with it, by name.
+        compute: gives what is found for a crystal, or a Failure; or is a generator that ends with it, after it has
+            yielded lists of cells to compute and was sent lists of what the potential says of them (a ``Dialogue``).
+            Of a step with ``together``, gives what is added to that.
+        record: writes what was found into the crystal's document; gives the arrays to keep with it, by name.
         probe: computes a known healthy crystal, and raises if that fails: then the machine is broken, not a crystal.
         passed: what those are called that have passed it and wait for the next, such as ``relaxed``.
         columns: what it adds to results.csv, beside the seconds that it took.
         settles: whether what it found decides, and the crystal needs none of the later steps.
+        together: gives what computes the crystals together, for a step whose crystals cannot be computed one by one.
         settings: model of its settings in ``Protocol.further_steps``; None for those that have a part of their own.
     """
 
@@ -146,12 +162,13 @@ class Step:
     after: str
     resource: Literal["potential", "cpu"]
     cost: Callable[[CrystalSize, JudgingProtocol], float]
-    compute: Callable[[Sequence[StepInput], Tools, Deliver], None]
-    record: Callable[[CalculationDocument, Any, JudgingProtocol], Mapping[str, Arrays]]
+    compute: Callable[[StepInput, Tools], Any]
+    record: Callable[[CalculationDocument, Found[Any], JudgingProtocol], Mapping[str, Arrays]]
     probe: Callable[[Tools], None]
     passed: str
     columns: tuple[Column, ...] = ()
     settles: Callable[[CalculationDocument], bool] = lambda _: False
+    together: Callable[[Tools, Budget], Together] | None = None
     settings: type[BaseModel] | None = None
 
     @cached_property

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from toy_potentials import Toy
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Failure
+from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
 from phononbench_flows.engine.relax import relax
-from phononbench_flows.engine.spectrum import Spectrum, spectra, spectrum, spring_crystal
+from phononbench_flows.engine.spectrum import Spectrum, finite_spectrum, spectrum, spring_crystal
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import PRESETS, Judgement, SpectrumSettings
 from phononbench_flows.stability import Evidence, Look, assess
@@ -60,10 +63,10 @@ def test_bands_survive_storage(constants):
 
 def test_not_a_number_is_a_failure_and_never_a_verdict(constants):
     broken = ForceConstants(**{**vars(constants[0]), "array": np.full_like(constants[0].array, np.nan)})
-    results = spectra([lambda: broken, lambda: constants[0]], PAPER.spectrum, on_result=lambda i, r: None)
+    results = hold([partial(finite_spectrum, each, PAPER.spectrum) for each in (broken, constants[0])], Toy())
     assert isinstance(results[0], Failure)
     assert results[0].reason in {Reason.NOT_FINITE, Reason.EXCEPTION}
-    assert isinstance(results[1], Spectrum)
+    assert isinstance(results[1].result, Spectrum)
 
 
 def test_where_and_at_what_threshold_the_verdict_looks(constants):

@@ -16,7 +16,7 @@ from pymatgen.core import Structure
 from screened import TOY, crystal_set, put_waiting
 
 from phononbench_flows.engine.batch import MachineError
-from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepMaker, machine
+from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepsMaker, machine
 from phononbench_flows.flows.step_runs import WrongPotentialError
 from phononbench_flows.outcomes import SCREENED, Reason, Status
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
@@ -55,11 +55,10 @@ def run(flow) -> dict:
     return run_locally(flow, store=store, log=False, raise_immediately=True)
 
 
-@pytest.mark.parametrize("step", ALWAYS)
-def test_a_steps_maker_survives_fireworks_own_serialisation(step):
-    made = StepMaker(
-        name="a step",
-        step=step,
+def test_a_steps_maker_survives_fireworks_own_serialisation():
+    made = StepsMaker(
+        name="a few",
+        steps=["relaxation", "spectrum"],
         protocol=PAPER.model_copy(update={"name": "mine"}).model_dump(mode="json"),
         store={"kind": "embedded", "path": "/somewhere"},
         potential=TOY,
@@ -68,13 +67,13 @@ def test_a_steps_maker_survives_fireworks_own_serialisation(step):
         batch_atoms=7,
     )
     # A field that were lost would come back as its default.
-    assert all(getattr(made, each.name) != each.default for each in fields(made) if each.name != "step")
+    assert all(getattr(made, each.name) != each.default for each in fields(made))
     (job,) = back_from_the_launchpad(Flow([made.make(["a@p", "b@p"])])).jobs
-    assert (job.maker, job.name) == (made, "a step")
+    assert (job.maker, job.name) == (made, "a few")
     assert list(job.function_args) == [["a@p", "b@p"]]
 
 
-def test_a_chunks_maker_survives_fireworks_own_serialisation_and_makes_a_job_for_each_step():
+def test_a_chunks_maker_survives_fireworks_own_serialisation_and_makes_one_job_of_all_steps():
     given = {
         "store": {"kind": "embedded", "path": "/somewhere"},
         "protocol": PAPER.model_dump(mode="json"),
@@ -84,16 +83,9 @@ def test_a_chunks_maker_survives_fireworks_own_serialisation_and_makes_a_job_for
         "batch_atoms": 7,
     }
     restored = back_from_the_launchpad(ChunkMaker(**given).make(["a@p", "b@p"]))
-    assert [job.name for job in restored.jobs] == ["relaxation", "force constants", "spectrum"]
-    assert [job.maker.step for job in restored.jobs] == list(ALWAYS)
-    for job in restored.jobs:
-        assert job.maker.store == given["store"]
-        assert job.maker.protocol == given["protocol"]
-    of_the_potential = ("potential", "potential_settings", "device", "batch_atoms")
-    *computing, last = restored.jobs
-    for job in computing:
-        assert {name: getattr(job.maker, name) for name in of_the_potential} == {n: given[n] for n in of_the_potential}
-    assert (last.maker.potential, last.maker.potential_settings) == (None, {}), "a spectrum needs no potential"
+    (job,) = restored.jobs
+    assert job.maker.steps == list(ALWAYS)
+    assert {name: getattr(job.maker, name) for name in given} == given
 
 
 def test_a_chunks_maker_takes_keys_and_names_the_maker_for_a_structure(fcc):
@@ -130,8 +122,7 @@ def test_a_stage_computes_only_what_is_missing(store, fcc, simple_cubic, monkeyp
     monkeypatch.setenv("TOY_LOG", str(log))
     keys = waiting(store, [fcc, simple_cubic])
     maker = chunk_maker(store)
-    paper = PAPER.model_dump(mode="json")
-    run(StepMaker(store=store.spec, protocol=paper, potential=TOY, device="cpu").make(keys[:1]))
+    run(maker.of_steps(["relaxation"]).make(keys[:1]))
     before = store.get(keys[0])
     first = len(log.read_text().splitlines())
     run(maker.make(keys))
@@ -204,8 +195,7 @@ def test_after_an_error_of_the_device_a_healthy_crystal_comes_first(store, fcc, 
 def test_a_crystal_whose_arrays_are_gone_fails_alone(store, fcc, cu3au):
     keys = waiting(store, [fcc, cu3au])
     maker = chunk_maker(store)
-    for step in ("relaxation", "force_constants"):
-        run(Flow([maker._step_maker(step).make(keys)]))
+    run(maker.of_steps(["relaxation", "force_constants"]).make(keys))
     first, _ = store.documents(sort={"key": 1})
     store.blobs.path(first.arrays["force_constants"]).unlink()
     run(maker.make(keys))

@@ -13,7 +13,7 @@ from screened import blank, crystal_set
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.batch import DeviceError
 from phononbench_flows.flows import sub_batches, time_limit
-from phononbench_flows.flows.sub_batches import OutOfTimeError, Waiting, by_suspicion, set_aside, work_through
+from phononbench_flows.flows.sub_batches import Admission, OutOfTimeError, by_suspicion, set_aside, work_through
 from phononbench_flows.outcomes import SCREENED, Reason, Status
 from phononbench_flows.store import ResultsStore
 
@@ -46,21 +46,26 @@ def by_id(store: ResultsStore, crystal_id: str) -> CalculationDocument:
 
 
 class Engine:
-    """Computes crystals: ends the step of each but for those that kill it."""
+    """Computes crystals one after another: each passes its step but those that kill the worker."""
 
     def __init__(self, store: ResultsStore, deadly: set[str] = frozenset(), sleep=lambda seconds: None) -> None:
         self.store, self.deadly, self.sleep = store, deadly, sleep
-        self.sub_batches: list[list[str]] = []
+        self.begun: list[list[str]] = []
 
-    def __call__(self, sub_batch: list[CalculationDocument]) -> None:
-        self.sub_batches.append([d.id for d in sub_batch])
-        for document in sub_batch:
+    def __call__(self, admission: Admission) -> None:
+        for documents in admission:
+            if documents:
+                self.begun.append([d.id for d in documents])
+            self.compute(documents, admission)
+
+    def compute(self, documents: list[CalculationDocument], admission: Admission) -> None:
+        for document in documents:
             assert self.store.get(document.key).attempts == document.attempts > 0
             if document.id in self.deadly:
                 raise Killed
             self.sleep(1.0)
-            document.stage, document.attempts = "relaxation", 0
-            self.store.put(document)
+            document.stage = "relaxation"
+            admission.write(document, goes_on=False)
 
 
 class Killed(BaseException):
@@ -68,7 +73,7 @@ class Killed(BaseException):
 
 
 def run(documents, store, engine) -> bool:
-    return work_through(documents, Waiting(store, SCREENED), engine, cost=lambda d: 1.0, pace=PACE)
+    return work_through(documents, store, engine, cost=lambda d: 1.0, pace=PACE)
 
 
 def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
@@ -79,9 +84,9 @@ def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
         patched.setattr(engine.store, "put", lambda *docs, put=store.put: put(*docs) if not dead else None)
         dead = []
 
-        def compute(sub_batch):
+        def compute(admission):
             try:
-                engine(sub_batch)
+                engine(admission)
             except Killed:
                 dead.append(True)
                 raise
@@ -96,7 +101,7 @@ def test_all_fresh_crystals_come_together_and_marks_go_with_the_stage(store):
     documents = crystals(store, [0] * 5)
     engine = Engine(store)
     assert run(documents, store, engine)
-    assert [len(p) for p in engine.sub_batches] == [5]
+    assert [len(p) for p in engine.begun] == [5]
     assert {d.attempts for d in store.documents()} == {0}
 
 
@@ -116,7 +121,7 @@ def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighb
     culprit = by_id(store, "toys-5")
     assert (culprit.status, culprit.reason, culprit.stage) == (Status.FAILED, Reason.KILLED_WORKER, SCREENED)
     assert "3 workers" in culprit.detail
-    assert engine.sub_batches.count(["toys-5"]) == 3
+    assert engine.begun.count(["toys-5"]) == 3
     others = list(store.documents({"id": {"$ne": "toys-5"}}))
     assert {(d.stage, d.status, d.attempts) for d in others} == {("relaxation", Status.PENDING, 0)}
     assert len(others) == 11
@@ -127,13 +132,12 @@ def test_an_error_of_the_device_is_laid_to_nobody_until_one_is_alone_with_it_tim
     engine = Engine(store)
     tried = []
 
-    def device(sub_batch):
-        tried.append([d.id for d in sub_batch])
-        if "toys-2" in tried[-1]:
-            raise DeviceError("an illegal memory access")
-        for document in sub_batch:
-            document.device_errors = 0
-        engine(sub_batch)
+    def device(admission):
+        for documents in admission:
+            tried.append([d.id for d in documents])
+            if "toys-2" in tried[-1]:
+                raise DeviceError("an illegal memory access")
+            engine.compute(documents, admission)
 
     processes = 0
     while waiting := set_aside(
@@ -157,14 +161,49 @@ def test_an_error_of_the_device_is_laid_to_nobody_until_one_is_alone_with_it_tim
 def test_an_error_that_the_worker_outlives_counts_for_nothing(store):
     documents = crystals(store, [0, 0, 1])
 
-    def failing(sub_batch):
-        sub_batch[0].stage, sub_batch[0].attempts = "relaxation", 0
-        store.put(sub_batch[0])
+    def failing(admission):
+        (first, second) = next(iter(admission))
+        first.stage = "relaxation"
+        admission.write(first, goes_on=False)
+        second.stage = "relaxation"  # and cannot be written
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
         run(documents, store, failing)
-    assert [d.attempts for d in store.documents(sort={"key": 1})] == [0, 0, 1]
+    found = [(d.stage, d.attempts) for d in store.documents(sort={"key": 1})]
+    assert found == [("relaxation", 0), ("screened", 0), ("screened", 1)]
+
+
+def test_while_a_crystal_goes_on_it_stays_marked(store):
+    documents = crystals(store, [2])
+
+    def killed(admission):
+        (document,) = next(iter(admission))
+        assert by_id(store, "toys-0").attempts == 3
+        document.stage = "relaxation"
+        admission.write(document, goes_on=True)
+        assert [(d.stage, d.attempts) for d in store.documents()] == [("relaxation", 1)]
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        run(documents, store, killed)
+    assert by_id(store, "toys-0").attempts == 0
+
+
+def test_what_another_worker_ends_while_it_is_under_way_here_stands(store):
+    documents = crystals(store, [0])
+
+    def overtaken(admission):
+        (document,) = next(iter(admission))
+        other = by_id(store, "toys-0")
+        other.stage, other.status = "spectrum", Status.STABLE
+        store.put(other)
+        document.stage = "relaxation"
+        admission.write(document, goes_on=True)
+        admission.write(document, goes_on=False)
+
+    assert run(documents, store, overtaken)
+    assert [(d.stage, d.status) for d in store.documents()] == [("spectrum", "stable")]
 
 
 def test_what_another_worker_has_done_meanwhile_is_left_as_it_is(store):
@@ -174,7 +213,7 @@ def test_what_another_worker_has_done_meanwhile_is_left_as_it_is(store):
         store.put(document)
     engine = Engine(store)
     assert run(stale, store, engine)
-    assert engine.sub_batches == [["toys-2"]]
+    assert engine.begun == [["toys-2"]]
     assert [d.stage for d in store.documents(sort={"key": 1})] == ["spectrum", "spectrum", "relaxation"]
 
 
@@ -184,7 +223,7 @@ def test_near_the_end_of_the_slurm_job_nothing_is_begun(store, monkeypatch):
     engine = Engine(store)
     with pytest.raises(OutOfTimeError, match="run it again"):
         run(documents, store, engine)
-    assert engine.sub_batches == []
+    assert engine.begun == []
     assert {d.attempts for d in store.documents()} == {0}
     assert run([], store, engine), "where nothing waits, nothing is left over"
 
@@ -213,7 +252,7 @@ def test_the_rest_is_left_when_time_runs_out_on_the_way(store, monkeypatch):
     engine = Engine(store, sleep=clock.sleep)
     assert not run(documents, store, engine)
     # Four to see how long one takes, then always half of what the time left allows.
-    assert [len(sub_batch) for sub_batch in engine.sub_batches] == [4, 8, 4, 2, 1, 1]
+    assert [len(begun) for begun in engine.begun] == [4, 8, 4, 2, 1, 1]
     assert clock.now == 1e9 + 20.0
     assert store.count({"stage": "relaxation"}) == 20
     assert store.count({"attempts": {"$gt": 0}}) == 0
@@ -233,7 +272,7 @@ def test_the_throughput_of_another_step_protocol_potential_or_device_says_nothin
         sub_batches._throughput[other] = 1 / 11.0
     engine = Engine(store)
     assert run(crystals(store, [0] * 5), store, engine)
-    assert [len(sub_batch) for sub_batch in engine.sub_batches] == [4, 1]
+    assert [len(sub_batch) for sub_batch in engine.begun] == [4, 1]
     assert set(sub_batches._throughput) > {PACE}
 
 
@@ -257,12 +296,14 @@ def test_after_a_signal_a_portion_is_ended_and_none_begun(number, store, signals
     documents = crystals(store, [0, 0, 1, 1])
     engine = Engine(store)
 
-    def told(sub_batch):
-        os.kill(os.getpid(), number)
-        engine(sub_batch)
+    def told(admission):
+        for documents in admission:
+            os.kill(os.getpid(), number)
+            engine.begun.append([d.id for d in documents])
+            engine.compute(documents, admission)
 
     assert not run(documents, store, told)
-    assert engine.sub_batches == [["toys-0", "toys-1"]]
+    assert engine.begun == [["toys-0", "toys-1"]]
     assert [d.attempts for d in store.documents(sort={"key": 1})] == [0, 0, 1, 1]
 
 
@@ -270,9 +311,10 @@ def test_after_the_grace_a_portion_is_left_without_a_mark(store, signals, monkey
     monkeypatch.setattr(time_limit, "GRACE_SECONDS", 1)
     documents = crystals(store, [0, 0])
 
-    def endless(sub_batch):
-        sub_batch[0].stage, sub_batch[0].attempts = "relaxation", 0
-        store.put(sub_batch[0])
+    def endless(admission):
+        (first, _) = next(iter(admission))
+        first.stage = "relaxation"
+        admission.write(first, goes_on=False)
         os.kill(os.getpid(), signal.SIGTERM)
         while True:
             time.sleep(0.01)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from screened import TOY
 
 from phononbench_flows import judge, load_protocol, potentials
 from phononbench_flows.engine.batch import Failure
+from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.results.export import columns
 from phononbench_flows.steps import StepError, find_step, references, steps_of
 from phononbench_flows.steps.step import CrystalSize, StepInput, Tools
@@ -89,14 +91,11 @@ def test_a_molecule_is_passed_through():
 
 def test_a_crystal_that_fails_harms_no_other(fcc):
     document = judged(fcc)
-    potential = potentials.load(TOY, "cpu")
-    force_constants = find_step("force_constants")
-    constants = []
-    tools = Tools(protocol(), potential)
+    tools = Tools(protocol(), potentials.load(TOY, "cpu"))
     crystal = StepInput(document, lambda: fcc, lambda _: {})
-    force_constants.compute([crystal], tools, lambda _, found: constants.append(found.arrays()))
-    good = replace(crystal, read_arrays=lambda _: constants[0])
-    found = {}
-    find_step("elasticity").compute([crystal, good], tools, found.__setitem__)
+    [constants] = hold([partial(find_step("force_constants").compute, crystal, tools)], tools.model)
+    good = replace(crystal, read_arrays=lambda _: constants.result.arrays())
+    compute = find_step("elasticity").compute
+    found = hold([partial(compute, each, tools) for each in (crystal, good)], tools.model)
     assert isinstance(found[0], Failure)
-    assert found[1].look.lowest == pytest.approx(document.evidence.elastic.lowest)
+    assert found[1].result.look.lowest == pytest.approx(document.evidence.elastic.lowest)

@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 from screened import crystal_set, put_waiting
 
 from phononbench_flows import judge, load_protocol
-from phononbench_flows.flows import ChunkMaker, StepMaker
+from phononbench_flows.flows import ChunkMaker, StepsMaker
 from phononbench_flows.protocol import PRESETS, ElasticitySettings, ExactLooksSettings, ProofSettings, SpectrumSettings
 from phononbench_flows.steps import find_step, references
 from phononbench_flows.store import ResultsStore
@@ -87,9 +87,7 @@ def test_a_run_that_ends_at_any_rung_goes_on_from_there(tmp_path, fcc, simple_cu
             crystals = crystal_set(protocol=QUICK)
             keys = put_waiting(store, crystals, {"fcc": fcc, "simple": simple_cubic})
             how = {"store": store.spec, "protocol": QUICK.model_dump(mode="json"), "device": "cpu"}
-            for step in STEPS[:first]:
-                potential = TOY if find_step(step).resource == "potential" else None
-                run(StepMaker(step=step, potential=potential, **how).make(keys[:1]))
+            run(StepsMaker(steps=list(STEPS[:first]), potential=TOY, **how).make(keys[:1]))
             run(ChunkMaker(potential=TOY, **how).make(keys))
             results.append(evidence_of(store))
     assert results[0] == results[1]

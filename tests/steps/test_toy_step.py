@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,28 +40,19 @@ class DensitySettings(BaseModel):
     factor: float = Field(1.0, gt=0, description="The density is multiplied by this.")
 
 
-@dataclass(frozen=True)
-class Density:
-    """Atoms per Å^3, times the factor."""
-
-    density: float
-    seconds: float
-
-
-def _compute(crystals, tools, deliver):
+def _compute(crystal, tools):
     factor = step_settings(STEP, tools.protocol).factor
-    for index, crystal in enumerate(crystals):
-        if path := os.environ.get("DENSITY_LOG"):
-            with Path(path).open("a") as log:
-                log.write(f"{crystal.document.id}\n")
-        time.sleep(float(os.environ.get("DENSITY_SLEEP", "0")))
-        assert crystal.read_arrays("force_constants")["array"].shape[2:] == (3, 3)
-        deliver(index, Density(factor * len(crystal.relaxed) / crystal.relaxed.volume, 0.5))
+    if path := os.environ.get("DENSITY_LOG"):
+        with Path(path).open("a") as log:
+            log.write(f"{crystal.document.id}\n")
+    time.sleep(float(os.environ.get("DENSITY_SLEEP", "0")))
+    assert crystal.read_arrays("force_constants")["array"].shape[2:] == (3, 3)
+    return factor * len(crystal.relaxed) / crystal.relaxed.volume
 
 
-def _record(document, result, protocol):
-    document.results = document.results | {"density": {"value": result.density}}
-    return {"density": {"value": np.array([result.density])}}
+def _record(document, found, protocol):
+    document.results = document.results | {"density": {"value": found.result}}
+    return {"density": {"value": np.array([found.result])}}
 
 
 def _probe(tools):
@@ -145,14 +135,12 @@ def test_it_runs_locally_and_stands_in_results_csv_and_survives_a_kill(crystals,
     slow.wait()
     with ResultsStore.open(out) as store:
         stages = {d.id: (d.status, d.stage) for d in store.documents()}
-    assert stages == {
-        "toys-a": ("stable", "density"),
-        "toys-b": ("pending", "spectrum"),
-        "toys-c": ("pending", "spectrum"),
-    }
+    assert stages["toys-a"] == ("stable", "density")
+    assert stages["toys-b"] == ("pending", "spectrum")
+    assert stages["toys-c"][0] == "pending"  # it may not have come so far: nobody waits for another
     # What waits for it is called by what it has passed, wherever progress is shown.
     status = json.loads(invoke("status", "--store", out, "--json"))
-    assert status[0]["passed"] == {"with a spectrum": 2}
+    assert status[0]["passed"]["with a spectrum"] == sum(stage == "spectrum" for _, stage in stages.values())
     log.unlink()
     assert run(crystals, protocol, out, DENSITY_LOG=str(log)).wait() == 0
     assert sorted(log.read_text().split()) == ["toys-b", "toys-c"], "what was finished is not computed again"
@@ -164,7 +152,7 @@ def test_it_runs_locally_and_stands_in_results_csv_and_survives_a_kill(crystals,
             structure = document.relaxed_structure
             assert value == pytest.approx(2.0 * len(structure["sites"]) / structure["lattice"]["volume"])
             assert store.blobs.get(document.arrays["density"])["value"] == value
-            assert document.timings["density"] == 0.5
+            assert 0 < document.timings["density"] < 60
     assert {i: d.status for i, d in documents.items()} == {
         "toys-a": "stable",
         "toys-b": "stable",
@@ -193,7 +181,7 @@ def chunk(mongo_database, tmp_path, fcc, cu3au, protocol):
 
 def test_it_runs_through_fireworks_and_survives_a_kill(chunk, mongo_database, mongo_uri, tmp_path, monkeypatch):
     lp, store, ids = chunk
-    assert len(ids) == 4
+    assert len(ids) == 1
     log = tmp_path / "log"
     monkeypatch.setenv("DENSITY_LOG", str(log))
     monkeypatch.setenv("DENSITY_SLEEP", "2")
