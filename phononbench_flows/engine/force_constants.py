@@ -31,6 +31,7 @@ from torch_sim.models.interface import ModelInterface
 from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, bisect_failures, delivering
 from phononbench_flows.engine.interpolation import THZ2, interpolation
 from phononbench_flows.engine.lattices import commensurate_points
+from phononbench_flows.engine.solver import solve
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import ForceConstantsSettings
 
@@ -348,8 +349,7 @@ def _solved(crystal: _Crystal, settings: ForceConstantsSettings) -> ForceConstan
     phonon = crystal.phonon
     forces = np.array([crystal.forces[j] for j in range(len(crystal.forces))])
     drift = forces.mean(axis=1, keepdims=True)
-    phonon.forces = forces - drift if settings.remove_drift else forces
-    phonon.produce_force_constants()
+    solve(phonon, forces - drift if settings.remove_drift else forces)
     measured = frequencies_held(phonon)
     if settings.symmetrize:
         phonon.symmetrize_force_constants()

@@ -17,6 +17,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Budget, Failure, bisect_failures, delivering
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
+from phononbench_flows.engine.interpolation import interpolation
 from phononbench_flows.engine.lattices import commensurate_points, to_supercell
 from phononbench_flows.engine.paths import Walk, released_walk, walk
 from phononbench_flows.engine.q_symmetry import operations
@@ -75,21 +76,30 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     smallest magnitude: a soft optical mode lies below them.
     """
     began = time.perf_counter()
-    primitive = phonon.primitive
-    released, own = released_walk(primitive, settings.path_points), walk(primitive, settings.path_points)
-    judged = np.concatenate(released.q)
-    path = _at(phonon, judged)
+    primitive, tolerance = phonon.primitive, phonon.symmetry.tolerance
+    own = walk(primitive, settings.path_points)
+    places = {
+        "path": np.concatenate(released_walk(primitive, settings.path_points).q),
+        "commensurate": commensurate_points(to_supercell(phonon)),
+        "mesh": mesh_points(primitive, settings.mesh, tolerance),
+        "gamma": np.zeros((1, 3)),
+    }
     drawn = np.concatenate(own.q)
-    same = drawn.shape == judged.shape and np.abs(drawn - judged).max() < _SAME_Q
-    frequencies = path.values if same else _at(phonon, drawn).values
-    mesh = mesh_points(primitive, settings.mesh, phonon.symmetry.tolerance)
-    gamma = _at(phonon, np.zeros((1, 3))).values[0]
+    same = drawn.shape == places["path"].shape and np.abs(drawn - places["path"]).max() < _SAME_Q
+    if not same:
+        places["drawn"] = drawn
+    # As phonopy has it: with its own pairs, and nothing cured.
+    between = interpolation(phonon, tolerance=tolerance, take_out_rotations=False)
+    values = between.frequencies(np.concatenate(list(places.values())))
+    parts = np.split(values, np.cumsum([len(q) for q in places.values()])[:-1])
+    found = {place: Frequencies(q, part) for (place, q), part in zip(places.items(), parts, strict=True)}
+    gamma = found["gamma"].values[0]
     optical = gamma[np.argsort(np.abs(gamma))][3:]
     return Spectrum(
-        bands=bands_along(own, frequencies, primitive.cell),
-        path=path,
-        commensurate=_at(phonon, commensurate_points(to_supercell(phonon))),
-        mesh=_at(phonon, mesh),
+        bands=bands_along(own, found["path" if same else "drawn"].values, primitive.cell),
+        path=found["path"],
+        commensurate=found["commensurate"],
+        mesh=found["mesh"],
         gamma_optical=float(optical.min()) if len(optical) else None,
         seconds=time.perf_counter() - began,
     )
@@ -178,12 +188,11 @@ def spectra(
 
     def compute(indices: list[int]) -> None:
         for index in indices:
-            found = spectrum(constants[index]().phonopy(symmetry=False), settings)
-            values = (found.path.values, found.commensurate.values, found.mesh.values)
-            if all(np.isfinite(v).all() for v in values):
-                finish(index, found)
+            known = constants[index]()
+            if np.isfinite(known.array).all():
+                finish(index, spectrum(known.phonopy(symmetry=False), settings))
             else:  # NaN lies below no threshold: it must not pass for stable
-                finish(index, Failure(Reason.NOT_FINITE, "the force constants gave frequencies that are not finite"))
+                finish(index, Failure(Reason.NOT_FINITE, "the force constants are not finite"))
 
     for index in range(len(constants)):
         bisect_failures(
@@ -195,7 +204,3 @@ def spectra(
             fail=finish,
         )
     return [r if r is not None else Failure(Reason.EXCEPTION, "no result") for r in results]
-
-
-def _at(phonon: Phonopy, points: np.ndarray) -> Frequencies:
-    return Frequencies(points, np.array(phonon.run_qpoints(points).frequencies))
