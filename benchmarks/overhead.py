@@ -21,6 +21,7 @@ import resource
 import tempfile
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -95,50 +96,60 @@ def write_crystals(folder: Path, count: int) -> None:
         crystal.to(str(folder / f"{number:05d}.cif"))
 
 
+def measure(count: int, protocol: str, workers: int) -> dict[str, float | str]:
+    """Judge so many crystals; seconds a crystal, and how busy the device was."""
+    with tempfile.TemporaryDirectory() as folder:
+        crystals, calls_file = Path(folder) / "crystals", Path(folder) / "calls"
+        crystals.mkdir()
+        write_crystals(crystals, count)
+        os.environ[FILE] = str(calls_file)
+        began, before = time.perf_counter(), _processor_time()
+        judged = judge_folder(
+            crystals,
+            "S",
+            out=Path(folder) / "results",
+            potential="overhead:source",
+            protocol=protocol,
+            device="cpu",
+            workers=workers,
+        )
+        wall, spent = time.perf_counter() - began, _processor_time() - before
+        inside, occupied, at = np.loadtxt(calls_file).T
+    outside, computing = float(spent - inside.sum()), float(at[-1] - at[0])
+    return {
+        "crystals": count,
+        "protocol": protocol,
+        "judged": judged.funnel.judged + judged.funnel.undecided,
+        "workers": workers,
+        "outside_s": round(outside / count, 4),
+        "inside_s": round(float(inside.sum()) / count, 4),
+        "wall_s": round(wall / count, 4),
+        "device_s": round(float(occupied.sum()) / count, 4),
+        "busy": round(float(occupied.sum()) / computing, 3),
+        "busy_by_processor_time": round(min(1.0, float(occupied.sum()) * workers / max(outside, 1e-9)), 3),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
 def main() -> None:
     """Time sets of growing size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, nargs="+", default=[100, 400, 1600])
     parser.add_argument("--protocol", nargs="+", default=["paper", "converged"])
     parser.add_argument("--seconds-per-atom", type=float, default=0.0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--out", type=Path, help="a CSV file")
     given = parser.parse_args()
     os.environ[SLEEP] = str(given.seconds_per_atom)
+    torch.set_num_threads(1)
+    before = _processor_time()
+    for protocol in given.protocol:
+        measure(4, protocol, 1)
+    print(f"beginning: {_processor_time() - before:.1f} s of processor time", flush=True)
     rows = []
-    for count in given.count:
-        for protocol in given.protocol:
-            with tempfile.TemporaryDirectory() as folder:
-                crystals = Path(folder) / "crystals"
-                crystals.mkdir()
-                write_crystals(crystals, count)
-                os.environ[FILE] = str(Path(folder) / "calls")
-                began, before = time.perf_counter(), _processor_time()
-                out = Path(folder) / "results"
-                judged = judge_folder(
-                    crystals,
-                    "S",
-                    out=out,
-                    potential="overhead:source",
-                    protocol=protocol,
-                    device="cpu",
-                    workers=given.workers,
-                )
-                wall, spent = time.perf_counter() - began, _processor_time() - before
-                calls = np.loadtxt(Path(folder) / "calls")
-            rows.append(
-                {
-                    "crystals": count,
-                    "protocol": protocol,
-                    "judged": judged.funnel.judged + judged.funnel.undecided,
-                    "workers": given.workers,
-                    "outside_s": round(float(spent - calls[:, 0].sum()) / count, 4),
-                    "inside_s": round(float(calls[:, 0].sum()) / count, 4),
-                    "wall_s": round(wall / count, 4),
-                    "busy": round(float(calls[:, 1].sum() / (calls[-1, 2] - calls[0, 2])), 3),
-                }
-            )
-            print(rows[-1], flush=True)
+    for count, protocol, workers in product(given.count, given.protocol, given.workers):
+        rows.append(measure(count, protocol, workers))
+        print(rows[-1], flush=True)
     if given.out:
         with given.out.open("w", newline="") as stream:
             table = csv.DictWriter(stream, list(rows[0]))

@@ -48,6 +48,11 @@ class PotentialRecord(_Document):
         default_factory=dict,
         description="Its settings that differ from their defaults; they change speed or memory, not the physics.",
     )
+    form: str | None = Field(
+        None,
+        description="Form of the network that ran last: `plain`, or the setting of a faster one that was found to give "
+        "the same; none where there was nothing to choose from.",
+    )
 
 
 class Symmetry(_Document):

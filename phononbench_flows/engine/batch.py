@@ -151,7 +151,7 @@ def bisect_failures[T](
         if _is_device_error(error):
             raise DeviceError(f"the device failed: {_first_line(error)}") from error
         # The traceback holds the tensors of the failed call.
-        failure, exhausted = as_failure(error), _is_out_of_memory(error)
+        failure, exhausted = as_failure(error), is_out_of_memory(error)
         logger.debug("batch of %d failed", len(items), exc_info=error)
         del error
     else:
@@ -172,7 +172,7 @@ def bisect_failures[T](
 
 def as_failure(error: Exception) -> Failure:
     """An exception as a reason and a sentence."""
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Failure(Reason.OUT_OF_MEMORY, f"out of memory with this crystal alone: {_first_line(error)}")
     last = traceback.extract_tb(error.__traceback__)[-1:]
     return Failure(
@@ -187,7 +187,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0][:500]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch's, or that of another allocator."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # Allocators outside torch's own (the CPU's, CUDA libraries') say it in words only.
@@ -198,7 +199,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _is_device_error(error: Exception) -> bool:
     """Whether the device is at fault; memory that runs out is not, though CUDA says it in an error too."""
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return False
     accelerator = getattr(torch, "AcceleratorError", None)  # of torch since 2.8
     return (accelerator is not None and isinstance(error, accelerator)) or (

@@ -25,6 +25,7 @@ from phononbench_flows.engine.force_constants import PLUSMINUS
 from phononbench_flows.engine.interpolation import THZ2, Interpolation, Known, interpolation
 from phononbench_flows.engine.lattices import same_point, shortest_basis, shortest_vectors, steps_within
 from phononbench_flows.engine.q_symmetry import Operation, blocks, little_group
+from phononbench_flows.engine.solver import solve
 from phononbench_flows.protocol import ForceConstantsSettings
 from phononbench_flows.stability import is_imaginary
 
@@ -257,8 +258,7 @@ def at_all_of(
     cells = phonon.supercells_with_displacements or []
     answers = yield cells
     forces = np.array([answer.forces for answer in answers])
-    phonon.forces = forces - forces.mean(axis=1, keepdims=True) if settings.remove_drift else forces
-    phonon.produce_force_constants()
+    solve(phonon, forces - forces.mean(axis=1, keepdims=True) if settings.remove_drift else forces)
     if settings.symmetrize:
         phonon.symmetrize_force_constants()
     matrices = interpolation(phonon, tolerance=tolerance, take_out_rotations=False).matrices(np.array(points))

@@ -28,6 +28,7 @@ from phononbench_flows.engine.batch import Budget, Failure, Found
 from phononbench_flows.engine.dialogues import Dialogue, hold
 from phononbench_flows.engine.interpolation import THZ2, interpolation
 from phononbench_flows.engine.lattices import commensurate_points
+from phononbench_flows.engine.solver import solve
 from phononbench_flows.protocol import ForceConstantsSettings
 
 _ABOVE_ALL = 1e6  # THz^2
@@ -201,8 +202,7 @@ def finite_displacements(structure: Structure, settings: ForceConstantsSettings)
 def _solved(phonon: Phonopy, forces: np.ndarray, settings: ForceConstantsSettings) -> ForceConstants:
     """Force constants from the forces (n_displacements, n_atoms, 3), eV/Å, in the displaced supercells."""
     drift = forces.mean(axis=1, keepdims=True)
-    phonon.forces = forces - drift if settings.remove_drift else forces
-    phonon.produce_force_constants()
+    solve(phonon, forces - drift if settings.remove_drift else forces)
     measured = frequencies_held(phonon)
     if settings.symmetrize:
         phonon.symmetrize_force_constants()

@@ -108,8 +108,11 @@ class Interpolation:
         return replace(self, blocks=self.blocks - spread * wrong.real)
 
     def _plain(self, points: np.ndarray) -> np.ndarray:
-        phases = np.exp(2j * np.pi * points @ self.lattice_vectors.T)
-        return np.tensordot(phases, self.blocks, axes=1)
+        angles = 2 * np.pi * points @ self.lattice_vectors.T
+        blocks = self.blocks.reshape(len(self.blocks), -1)
+        found = np.empty((len(points), blocks.shape[1]), dtype=complex)
+        found.real, found.imag = np.cos(angles) @ blocks, np.sin(angles) @ blocks  # blocks are real: half the work
+        return found.reshape(-1, *self.blocks.shape[1:])
 
     @cached_property
     def _plain_at_known(self) -> np.ndarray:
@@ -189,15 +192,7 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
     fc = np.asarray(phonon.force_constants)
     if len(fc) == len(supercell) and len(supercell) != n:
         fc = fc[primitive.p2s_map]
-    pairs = ShortestPairs(
-        supercell.cell,
-        supercell.scaled_positions,
-        supercell.scaled_positions[primitive.p2s_map],
-        store_dense_svecs=True,
-        symprec=tolerance,
-    )
-    edges, multiplicities = pairs.shortest_vectors, pairs.multiplicities
-    to_primitive = supercell.cell @ np.linalg.inv(primitive.cell)
+    edges, multiplicities = _shortest(phonon, tolerance)
     kind = np.array([primitive.p2p_map[s] for s in primitive.s2p_map])
     positions = primitive.scaled_positions
     weights = np.sqrt(np.outer(primitive.masses, primitive.masses))
@@ -208,7 +203,7 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
     i = np.repeat(homes.ravel(), counts.ravel())
     at = np.concatenate([np.arange(first, first + count) for count, first in multiplicities.reshape(-1, 2)])
     j = kind[s]
-    steps = edges[at] @ to_primitive - (positions[j] - positions[i])
+    steps = edges[at] - (positions[j] - positions[i])
     vectors, place = np.unique(np.rint(steps).astype(int), axis=0, return_inverse=True)
     values = fc[i, s] * (THZ2 / counts[s, i] / weights[i, j])[:, None, None]
     shares = np.zeros((len(vectors), n, n))
@@ -224,6 +219,26 @@ def interpolation(phonon: Phonopy, *, tolerance: float, take_out_rotations: bool
         _hermitian(vectors, shares),
     )
     return _without_linear_term(plain) if take_out_rotations else plain
+
+
+def _shortest(phonon: Phonopy, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """The shortest vectors from primitive atoms to those of the supercell, and how many each pair has.
+
+    Returns:
+        Vectors in units of the primitive lattice vectors, (n, 3), and phonopy's table of how many of them are a pair's
+        and which is its first, (n_supercell, n_primitive, 2).
+    """
+    primitive, supercell = phonon.primitive, phonon.supercell
+    if tolerance == phonon.symmetry.tolerance:  # phonopy has found them already
+        return primitive.get_smallest_vectors()
+    pairs = ShortestPairs(
+        supercell.cell,
+        supercell.scaled_positions,
+        supercell.scaled_positions[primitive.p2s_map],
+        store_dense_svecs=True,
+        symprec=tolerance,
+    )
+    return pairs.shortest_vectors @ supercell.cell @ np.linalg.inv(primitive.cell), pairs.multiplicities
 
 
 def _hermitian(vectors: np.ndarray, blocks: np.ndarray) -> np.ndarray:

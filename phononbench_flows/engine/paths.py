@@ -7,11 +7,12 @@ cell may be another: points have to be brought into its basis, or another path i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import seekpath
-from phonopy.phonon.band_structure import get_band_qpoints, get_band_qpoints_by_seekpath
 from phonopy.structure.atoms import PhonopyAtoms
 
 
@@ -34,28 +35,40 @@ class Path:
 
 def path_of(cell: PhonopyAtoms) -> Path:
     """The path of a primitive cell, in its own reciprocal basis."""
-    found = seekpath.get_path_orig_cell((cell.cell, cell.scaled_positions, cell.numbers))
-    points = {label: np.array(q, dtype=float) for label, q in found["point_coords"].items()}
-    return Path(points, [(one, other) for one, other in found["path"]])
+    return _path(seekpath.get_path_orig_cell((cell.cell, cell.scaled_positions, cell.numbers)))
 
 
 def walk(cell: PhonopyAtoms, n_points: int) -> Walk:
     """The path, with this number of points on the longest segment, and the others as dense."""
-    path = path_of(cell)
-    ends = [[path.points[one], path.points[other]] for one, other in path.segments]
-    q = get_band_qpoints(ends, npoints=n_points, rec_lattice=np.array(np.linalg.inv(cell.cell), dtype=np.float64))
+    return _walk(path_of(cell), cell, n_points)
+
+
+def released_walk(cell: PhonopyAtoms, n_points: int) -> Walk:
+    """The path as the released scripts walk it: seekpath's numbers, taken in this cell's reciprocal basis."""
+    return _walk(_path(seekpath.get_path((cell.cell, cell.scaled_positions, cell.numbers))), cell, n_points)
+
+
+def _path(found: Mapping[str, Any]) -> Path:
+    points = {label: np.array(q, dtype=float) for label, q in found["point_coords"].items()}
+    return Path(points, [(one, other) for one, other in found["path"]])
+
+
+def _walk(path: Path, cell: PhonopyAtoms, n_points: int) -> Walk:
+    """Along the segments of a path, in the numbers of points that phonopy takes."""
+    ends = np.array([[path.points[one], path.points[other]] for one, other in path.segments])
+    spans = ends[:, 1] - ends[:, 0]
+    lengths = np.linalg.norm(spans @ np.linalg.inv(cell.cell).T, axis=1)
+    numbers = np.maximum(np.rint(lengths / lengths.max() * n_points).astype(int), 2)
+    q = [
+        start + span / (number - 1) * np.arange(number)[:, None]
+        for (start, _), span, number in zip(ends, spans, numbers, strict=True)
+    ]
     starts = [one for one, _ in path.segments[1:]]
     connections = [*(other == start for (_, other), start in zip(path.segments, starts, strict=False)), False]
     labels: list[str] = []
     for (one, other), connected in zip(path.segments, connections, strict=True):
         labels += [_as_phonopy(one)] if connected else [_as_phonopy(one), _as_phonopy(other)]
-    return Walk([np.array(each) for each in q], labels, connections)
-
-
-def released_walk(cell: PhonopyAtoms, n_points: int) -> Walk:
-    """The path as the released scripts walk it: seekpath's numbers, taken in this cell's reciprocal basis."""
-    q, labels, connections = get_band_qpoints_by_seekpath(cell, npoints=n_points, is_const_interval=True)
-    return Walk([np.array(each) for each in q], list(labels), [bool(each) for each in connections])
+    return Walk(q, labels, connections)
 
 
 def labelled_points(cell: PhonopyAtoms) -> dict[str, np.ndarray]:

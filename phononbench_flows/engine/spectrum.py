@@ -15,6 +15,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
+from phononbench_flows.engine.interpolation import interpolation
 from phononbench_flows.engine.lattices import commensurate_points, to_supercell
 from phononbench_flows.engine.paths import Walk, released_walk, walk
 from phononbench_flows.engine.q_symmetry import operations
@@ -70,21 +71,30 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     where phonopy's primitive cell is not seekpath's (docs/parity.md). The acoustic modes at Gamma are the three of
     smallest magnitude: a soft optical mode lies below them.
     """
-    primitive = phonon.primitive
-    released, own = released_walk(primitive, settings.path_points), walk(primitive, settings.path_points)
-    judged = np.concatenate(released.q)
-    path = _at(phonon, judged)
+    primitive, tolerance = phonon.primitive, phonon.symmetry.tolerance
+    own = walk(primitive, settings.path_points)
+    places = {
+        "path": np.concatenate(released_walk(primitive, settings.path_points).q),
+        "commensurate": commensurate_points(to_supercell(phonon)),
+        "mesh": mesh_points(primitive, settings.mesh, tolerance),
+        "gamma": np.zeros((1, 3)),
+    }
     drawn = np.concatenate(own.q)
-    same = drawn.shape == judged.shape and np.abs(drawn - judged).max() < _SAME_Q
-    frequencies = path.values if same else _at(phonon, drawn).values
-    mesh = mesh_points(primitive, settings.mesh, phonon.symmetry.tolerance)
-    gamma = _at(phonon, np.zeros((1, 3))).values[0]
+    same = drawn.shape == places["path"].shape and np.abs(drawn - places["path"]).max() < _SAME_Q
+    if not same:
+        places["drawn"] = drawn
+    # As phonopy has it: with its own pairs, and nothing cured.
+    between = interpolation(phonon, tolerance=tolerance, take_out_rotations=False)
+    values = between.frequencies(np.concatenate(list(places.values())))
+    parts = np.split(values, np.cumsum([len(q) for q in places.values()])[:-1])
+    found = {place: Frequencies(q, part) for (place, q), part in zip(places.items(), parts, strict=True)}
+    gamma = found["gamma"].values[0]
     optical = gamma[np.argsort(np.abs(gamma))][3:]
     return Spectrum(
-        bands=bands_along(own, frequencies, primitive.cell),
-        path=path,
-        commensurate=_at(phonon, commensurate_points(to_supercell(phonon))),
-        mesh=_at(phonon, mesh),
+        bands=bands_along(own, found["path" if same else "drawn"].values, primitive.cell),
+        path=found["path"],
+        commensurate=found["commensurate"],
+        mesh=found["mesh"],
         gamma_optical=float(optical.min()) if len(optical) else None,
     )
 
@@ -153,13 +163,7 @@ def spring_crystal() -> ForceConstants:
 
 
 def finite_spectrum(constants: ForceConstants, settings: SpectrumSettings) -> Spectrum | Failure:
-    """The spectrum of a crystal; a Failure where it is not finite, since NaN lies below no threshold."""
-    found = spectrum(constants.phonopy(symmetry=False), settings)
-    values = (found.path.values, found.commensurate.values, found.mesh.values)
-    if all(np.isfinite(v).all() for v in values):
-        return found
-    return Failure(Reason.NOT_FINITE, "the force constants gave frequencies that are not finite")
-
-
-def _at(phonon: Phonopy, points: np.ndarray) -> Frequencies:
-    return Frequencies(points, np.array(phonon.run_qpoints(points).frequencies))
+    """The spectrum of a crystal; a Failure where it would not be finite, since NaN lies below no threshold."""
+    if np.isfinite(constants.array).all():
+        return spectrum(constants.phonopy(symmetry=False), settings)
+    return Failure(Reason.NOT_FINITE, "the force constants are not finite")

@@ -6,14 +6,14 @@ import ctypes
 import os
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.potentials import registry
 from phononbench_flows.potentials.checkpoints import identify, require_package, require_weights
 from phononbench_flows.potentials.potential import CUTOFF, Potential
-from phononbench_flows.potentials.settings import checked, require
-from phononbench_flows.potentials.source import PotentialError, Setting
+from phononbench_flows.potentials.settings import ACCELERATE, AUTO, checked, require
+from phononbench_flows.potentials.source import PotentialError, Setting, Source
 
 if TYPE_CHECKING:
     import torch
@@ -65,11 +65,15 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         raise PotentialError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD lets a checkpoint run code: unset it")
     import torch
 
+    from phononbench_flows.potentials.acceleration import FastestForm, forms
+
     if device == "cpu":
         _keep_freed_memory()
     source = checkpoint.source
+    given = dict(settings)
+    how = given.pop(ACCELERATE, AUTO)
     try:
-        model = source.load(checkpoint.path, torch.device(device), **dict(settings))
+        model = source.load(checkpoint.path, torch.device(device), **given)
         elements = source.elements(checkpoint.path)
         cutoff = CUTOFF if source.cutoff is None else float(source.cutoff(model))
     except (PotentialError, ImportError):
@@ -78,12 +82,14 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         said = (str(error).splitlines() or [""])[0][:300]
         raise PotentialError(f"{name} cannot be loaded: {type(error).__name__}: {said}") from error
     dtype = str(getattr(model, "_model_dtype", model.dtype)).removeprefix("torch.")
-    if model.dtype != torch.float64:
-        model = _in_float64(model)
-    if device == "cpu" and source.threads and torch.get_num_threads() > 1:
-        from phononbench_flows.engine.threaded import ThreadedModel
+    model = _ready(model, source, device)
+    if others := forms(source, given, device, how):
 
-        model = ThreadedModel(model, torch.get_num_threads())
+        def accelerated(setting: str) -> ModelInterface:
+            loaded = source.load(checkpoint.path, torch.device(device), **given, **{setting: True})
+            return _ready(loaded, source, device)
+
+        model = FastestForm(model, {setting: partial(accelerated, setting) for setting in others})
     return Potential(
         name=name,
         model=model,
@@ -94,6 +100,19 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         settings=dict(settings),
         cutoff=cutoff,
     )
+
+
+def _ready(model: ModelInterface, source: Source, device: str) -> ModelInterface:
+    """A family's model as it is called here: in float64, and on all cores of a CPU where it bears that."""
+    import torch
+
+    if model.dtype != torch.float64:
+        model = _in_float64(model)
+    if device == "cpu" and source.threads and torch.get_num_threads() > 1:
+        from phononbench_flows.engine.threaded import ThreadedModel
+
+        model = ThreadedModel(model, torch.get_num_threads())
+    return model
 
 
 def _in_float64(model: ModelInterface) -> ModelInterface:

@@ -48,6 +48,7 @@ class Potential:
             dtype=self.dtype,
             device=self.device,
             settings=dict(self.settings),
+            form=getattr(self.model, "form", None),
         )
 
     def check(self) -> None:

@@ -8,6 +8,14 @@ from typing import Any
 
 from phononbench_flows.potentials.source import Option, PotentialError, Setting, Source, is_installed
 
+ACCELERATE = "accelerate"
+AUTO, MEASURE, NEVER = "auto", "measure", "never"
+
+ACCELERATION = Option(
+    f"whether faster forms of the network are tried: {AUTO} on a GPU, {MEASURE} anywhere, {NEVER}", default=AUTO
+)
+"""The option of a potential that has faster forms."""
+
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Setting]:
     """Settings from ``NAME=VALUE``, where a value is JSON (``true``, ``2``, ``0.5``) or else a string.
@@ -53,6 +61,8 @@ def _typed(key: str, option: Option, value: Any, source: Source) -> Setting:
     kind = type(option.default)
     if kind is float and type(value) is int:
         return float(value)
+    if key == ACCELERATE and value not in {AUTO, MEASURE, NEVER}:
+        raise PotentialError(f"the setting {key} has to be {AUTO}, {MEASURE} or {NEVER}, not {value!r}")
     if type(value) is not kind:
         raise PotentialError(f"the setting {key} has to be of type {kind.__name__}, not {value!r}: {_known(source)}")
     return value

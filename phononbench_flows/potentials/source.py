@@ -40,6 +40,7 @@ class Option:
         package: module that has to be importable for any other value.
         install: the command that installs that package.
         gpu: whether any other value needs a GPU.
+        accelerates: whether, if true, the same network runs in faster code, and may where nobody asked for it.
     """
 
     summary: str
@@ -47,6 +48,7 @@ class Option:
     package: str = ""
     install: str = ""
     gpu: bool = False
+    accelerates: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.potentials.neighbours import neighbour_list
+from phononbench_flows.potentials.settings import ACCELERATE, ACCELERATION
 from phononbench_flows.potentials.source import Family, Option, PotentialError, Source, given_file, symbols
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _OPTIONS = {
         package="cuequivariance_torch",
         install="`pip install cuequivariance-torch cuequivariance-ops-torch-cu13` (cu12 for CUDA 12)",
         gpu=True,
+        accelerates=True,
     ),
     "enable_oeq": Option(
         "convolutions of OpenEquivariance",
@@ -35,7 +37,9 @@ _OPTIONS = {
         package="openequivariance",
         install="`pip install openequivariance`",
         gpu=True,
+        accelerates=True,
     ),
+    ACCELERATE: ACCELERATION,
 }
 
 

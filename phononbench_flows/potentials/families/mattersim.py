@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phononbench_flows.potentials.settings import ACCELERATE, ACCELERATION
 from phononbench_flows.potentials.source import Download, Family, Option, Source, given_file, symbols, without_heads
 
 if TYPE_CHECKING:
@@ -19,7 +20,12 @@ _URL = (
 )
 
 
-_OPTIONS = {"compile": Option("torch.compile of the network, which takes a minute at first", default=False, gpu=True)}
+_OPTIONS = {
+    "compile": Option(
+        "torch.compile of the network, which takes a minute at first", default=False, gpu=True, accelerates=True
+    ),
+    ACCELERATE: ACCELERATION,
+}
 
 
 def _load(path: Path | None, device: torch.device, *, compile: bool = False) -> ModelInterface:  # noqa: A002

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from phononbench_flows.potentials.neighbours import neighbour_list
+from phononbench_flows.potentials.settings import ACCELERATE, ACCELERATION
 from phononbench_flows.potentials.source import Family, Option, Source, any_element, given_file, without_heads
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _OPTIONS = {
         package="openequivariance",
         install="`pip install openequivariance`",
         gpu=True,
-    )
+        accelerates=True,
+    ),
+    ACCELERATE: ACCELERATION,
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phononbench_flows.potentials.settings import ACCELERATE, ACCELERATION
 from phononbench_flows.potentials.source import Family, Option, PotentialError, Source, any_element, given_file
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     import torch
     from torch_sim.models.interface import ModelInterface
 
-_OPTIONS = {"compile": Option("torch.compile of the network", default=False)}
+_OPTIONS = {
+    "compile": Option("torch.compile of the network", default=False, accelerates=True),
+    ACCELERATE: ACCELERATION,
+}
 
 
 def _loader(name: str) -> Callable[..., ModelInterface]:

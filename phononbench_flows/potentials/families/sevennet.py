@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.potentials.neighbours import neighbour_list
+from phononbench_flows.potentials.settings import ACCELERATE, ACCELERATION
 from phononbench_flows.potentials.source import (
     Family,
     Option,
@@ -31,6 +32,7 @@ _OPTIONS = {
         package="cuequivariance_torch",
         install="`pip install 'sevenn[cueq13]'` (cueq12 for CUDA 12)",
         gpu=True,
+        accelerates=True,
     ),
     "enable_flash": Option(
         "convolutions of FlashTP",
@@ -38,6 +40,7 @@ _OPTIONS = {
         package="flashTP_e3nn",
         install="build it from its source, as SevenNet's documentation says",
         gpu=True,
+        accelerates=True,
     ),
     "enable_oeq": Option(
         "convolutions of OpenEquivariance",
@@ -45,7 +48,9 @@ _OPTIONS = {
         package="openequivariance",
         install="`pip install 'sevenn[oeq]'`",
         gpu=True,
+        accelerates=True,
     ),
+    ACCELERATE: ACCELERATION,
 }
 # Where SevenNet finds out whether it can use each; if it cannot, it warns and goes on without.
 _AVAILABLE = {
