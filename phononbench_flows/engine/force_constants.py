@@ -19,12 +19,10 @@ import numpy as np
 import torch
 import torch_sim as ts
 from phonopy import Phonopy
-from phonopy.harmonic.displacement import get_least_displacements
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
-from phonopy.structure.symmetry import Symmetry
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
@@ -38,6 +36,7 @@ from phononbench_flows.protocol import ForceConstantsSettings
 _AHEAD = 3
 
 _ABOVE_ALL = 1e6  # THz^2
+_SAME_DISPLACEMENT = 1e-8  # Å
 GAMMA = "gamma"
 
 PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
@@ -134,6 +133,29 @@ class ForceConstants:
         return cls(**(kept | scalars))
 
 
+@dataclass(frozen=True)
+class Displaced:
+    """Some of a crystal's displaced supercells: what was displaced, and the forces.
+
+    Attributes:
+        displacements: rows of an atom of the supercell and its displacement in Å, (n, 4).
+        forces: (n, n_atoms, 3), eV/Å.
+    """
+
+    displacements: np.ndarray
+    forces: np.ndarray
+
+    @classmethod
+    def of(cls, phonon: Phonopy, forces: Mapping[int, np.ndarray]) -> Displaced:
+        """Those of a Phonopy object whose forces are given by their numbers, one at least."""
+        return cls(np.array([phonon.displacements[number] for number in forces]), np.array(list(forces.values())))
+
+    def in_order_of(self, phonon: Phonopy) -> dict[int, np.ndarray]:
+        """The forces by the number of each displacement in a Phonopy object, without those that it does not have."""
+        apart = np.abs(np.array(phonon.displacements)[:, None] - self.displacements).max(axis=2)
+        return {int(n): self.forces[k] for n, k in np.argwhere(apart < _SAME_DISPLACEMENT)}
+
+
 @dataclass
 class _Crystal:
     """A crystal whose supercells are under way."""
@@ -188,12 +210,6 @@ def undisplaced(structure: Structure, settings: ForceConstantsSettings, *, symme
         )
 
 
-def n_displacements(primitive: PhonopyAtoms, settings: ForceConstantsSettings) -> int:
-    """How many displacements a primitive cell takes, if its supercell has the same symmetry."""
-    symmetry, plusminus = Symmetry(primitive, settings.symprec), PLUSMINUS[settings.plusminus]
-    return len(get_least_displacements(symmetry, is_plusminus=plusminus, is_diagonal=settings.diagonal))
-
-
 def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
     """A Phonopy object of this crystal with its displacements made."""
     phonon = undisplaced(structure, settings)
@@ -208,6 +224,7 @@ def force_constants(
     model: ModelInterface,
     settings: ForceConstantsSettings,
     *,
+    known: Callable[[int], Displaced | None] = lambda _: None,
     budget: Budget | None = None,
     on_result: Callable[[int, ForceConstants | Failure], None] = _ignore,
 ) -> list[ForceConstants | Failure]:
@@ -220,13 +237,15 @@ def force_constants(
         structures: relaxed crystals.
         model: float64 torch-sim model with forces.
         settings: supercell, displacement and symmetrisation.
+        known: gives what was computed before of the crystal at an index, if anything; it is not computed again.
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished, in the caller's thread.
     """
     # Only a model that says so may be called by several threads; see ThreadedModel.
     computing = ThreadPoolExecutor(getattr(model, "concurrent_calls", 1), "forces")
     try:
-        run = _Run(structures, model, settings, budget or Budget.for_device(model.device), on_result, computing)
+        within = budget or Budget.for_device(model.device)
+        run = _Run(structures, model, settings, known, within, on_result, computing)
         for index in range(len(structures)):
             run.prepare(index)
             run.submit(everything=index == len(structures) - 1)
@@ -244,11 +263,13 @@ class _Run:
         structures: Sequence[Structure],
         model: ModelInterface,
         settings: ForceConstantsSettings,
+        known: Callable[[int], Displaced | None],
         budget: Budget,
         on_result: Callable[[int, ForceConstants | Failure], None],
         computing: ThreadPoolExecutor,
     ) -> None:
         self.structures, self.model, self.settings, self.budget = structures, model, settings, budget
+        self.known = known
         self.on_result = delivering(on_result)
         self._threads = computing
         self.results: dict[int, ForceConstants | Failure] = {}
@@ -262,8 +283,13 @@ class _Run:
             began = time.perf_counter()
             phonon = displace(self.structures[index], self.settings)
             cells = phonon.supercells_with_displacements or []
-            crystal = _Crystal(index, phonon, len(cells), seconds=time.perf_counter() - began)
-            self._waiting += [_Supercell(crystal, number, cell) for number, cell in enumerate(cells)]
+            known = self.known(index)
+            forces = known.in_order_of(phonon) if known else {}
+            crystal = _Crystal(index, phonon, len(cells), forces, seconds=time.perf_counter() - began)
+            missing = [_Supercell(crystal, number, cell) for number, cell in enumerate(cells) if number not in forces]
+            self._waiting += missing
+            if not missing:
+                self._end(index, _solved(crystal, self.settings))
 
         self._alone(index, displaced, len(self.structures[index]))
 
