@@ -1,34 +1,88 @@
-"""What proofs of instability save: the same crystals under `converged` with and without the step `proof`.
+"""What proofs of instability save: crystals under `converged`, and the rest of those that a proof settled.
 
     python benchmarks/proofs.py FOLDER... --count 20 --potential sevennet-0 --device cpu --out proofs.csv
 
-The first so many files of each folder. A line for each crystal with both verdicts and what each way cost from the
-relaxed crystal on (atoms that went through the potential), and the sums of those that are unstable and stable in the
-end; a verdict that differs is named.
+The first so many files of each folder with at most `--atoms` atoms, the smallest first. What is not proven is computed
+as it would be without proofs, but for the forces at rest of its primitive cell; what is proven goes on to the last step
+from where it was, for the verdict without. A line for each crystal with both verdicts and what each way costs from the
+relaxed crystal on (atoms that go through the potential), and in the end the sums of those that are unstable and stable;
+a verdict that differs is named. Begun again, it goes on behind the crystals that are in the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from phononbench_flows import judge_many
-from phononbench_flows.judging import JudgedCrystal
+from pymatgen.core import Structure
+
+from phononbench_flows import potentials
+from phononbench_flows.documents import CalculationDocument, Origin
+from phononbench_flows.outcomes import SCREENED, Status
 from phononbench_flows.protocol import PRESETS
+from phononbench_flows.steps import steps_of
+from phononbench_flows.steps.passing import pass_steps
+from phononbench_flows.steps.step import Arrays, StepInput, Tools
 
+PROTOCOL = PRESETS["converged"]
 STRAINED_CELLS = 12  # of elastic constants
+COLUMNS = ("file", "atoms", "with_proofs", "without", "proof", "cost_with", "cost_without")
 
 
-def cost(judged: JudgedCrystal) -> int:
-    """Evaluations after the relaxation; elastic constants of a second strain are not counted."""
-    document = judged.document
-    spent = sum(document.results.get(step, {}).get("evaluations", 0) for step in ("proof", "exact_looks"))
-    if document.phonon is not None:
-        spent += document.phonon.n_displacements * document.phonon.supercell_natoms
-        if document.evidence.elastic is not None:
-            spent += STRAINED_CELLS * document.phonon.primitive_natoms
-    return spent
+def judge_both_ways(file: Path, tools: Tools) -> dict[str, Any] | None:
+    """The line of a crystal; None if it fails."""
+    structure, steps = Structure.from_file(file), steps_of(PROTOCOL)
+    document = CalculationDocument(
+        key=file.name,
+        id=file.name,
+        set="proofs",
+        protocol_id="proofs",
+        protocol_name=PROTOCOL.name,
+        steps=[step.name for step in steps],
+        nsites=len(structure),
+        stage=SCREENED,
+        origin=Origin(),
+        potential=tools.loaded.record(),
+    )
+    kept: dict[str, Arrays] = {}
+    crystal = StepInput(document, lambda: structure, kept.__getitem__)
+    proven: str | None = None
+    for step in steps:
+        pass_steps([crystal], [step], tools, lambda _, arrays: kept.update(arrays))
+        if document.status == Status.FAILED:
+            return None
+        if step.name == "proof" and step.settles(document):
+            proven = str(document.status)
+    full = str(document.status)
+    return dict(zip(COLUMNS, (file.name, len(structure), proven or full, full, *costs(document, proven)), strict=True))
+
+
+def costs(document: CalculationDocument, proven: str | None) -> tuple[str, int, int]:
+    """What the proof says, and evaluations after the relaxation; of a second strain's elastic constants none."""
+    proof, phonon = document.results["proof"], document.phonon
+    if phonon is None:
+        raise ValueError("no force constants")
+    without = phonon.n_displacements * phonon.supercell_natoms + document.results["exact_looks"]["evaluations"]
+    if document.evidence.elastic is not None:
+        without += STRAINED_CELLS * phonon.primitive_natoms
+    extra = proof["evaluations"] - proof["displacements"] * phonon.supercell_natoms
+    return proof["proof"], proof["evaluations"] if proven else without + extra, without
+
+
+def tell(rows: Iterable[dict[str, str]]) -> None:
+    """The sums, and what differs."""
+    sums: dict[str, list[int]] = {}
+    for row in rows:
+        total = sums.setdefault(row["without"], [0, 0, 0])
+        for place, value in enumerate((1, int(row["cost_with"]), int(row["cost_without"]))):
+            total[place] += value
+        if row["with_proofs"] != row["without"]:
+            print(f"{row['file']}: {row['with_proofs']} with proofs, {row['without']} without")
+    for stability, (number, with_proofs, without) in sums.items():
+        print(f"{number} {stability}: {with_proofs:,} evaluations with proofs, {without:,} without")
 
 
 def main() -> None:
@@ -36,32 +90,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--atoms", type=int, default=20)
     parser.add_argument("--potential", default="sevennet-0")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    files = [file for folder in given.folders for file in sorted(folder.glob("*.cif"))[: given.count]]
-    whole = PRESETS["converged"]
-    steps = {name: settings for name, settings in whole.further_steps.items() if name != "proof"}
-    ways = [whole, whole.model_copy(update={"name": "without-proofs", "further_steps": steps})]
-    proven, full = (
-        judge_many(files, potential=given.potential, protocol=protocol, device=given.device) for protocol in ways
-    )
-    sums: dict[str, list[int]] = {}
-    with given.out.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream)
-        table.writerow(["file", "atoms", "with_proofs", "without", "proof", "cost_with", "cost_without"])
-        for file, one, other in zip(files, proven, full, strict=True):
-            costs = cost(one), cost(other)
-            said = one.document.results.get("proof", {}).get("proof")
-            table.writerow([file.name, one.document.nsites, one.stability, other.stability, said, *costs])
-            total = sums.setdefault(other.stability, [0, 0, 0])
-            for place, value in enumerate((1, *costs)):
-                total[place] += value
-            if one.stability != other.stability:
-                print(f"{file.name}: {one.stability} with proofs, {other.stability} without")
-    for stability, (number, with_proofs, without) in sums.items():
-        print(f"{number} {stability}: {with_proofs:,} evaluations with proofs, {without:,} without")
+    sizes = {file: len(Structure.from_file(file)) for folder in given.folders for file in sorted(folder.glob("*.cif"))}
+    small = {file: size for file, size in sizes.items() if size <= given.atoms}
+    files = [file for folder in given.folders for file in [f for f in small if f.parent == folder][: given.count]]
+    tools = Tools(PROTOCOL, potentials.load(given.potential, given.device))
+    done: set[str] = set()
+    if given.out.exists():
+        with given.out.open(newline="", encoding="utf-8") as stream:
+            done = {row["file"] for row in csv.DictReader(stream)}
+    with given.out.open("a", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, COLUMNS)
+        if not done:
+            table.writeheader()
+        for file in sorted(files, key=lambda each: (small[each], each.name)):
+            row = None if file.name in done else judge_both_ways(file, tools)
+            if row is not None:
+                table.writerow(row)
+                stream.flush()
+    with given.out.open(newline="", encoding="utf-8") as stream:
+        tell(csv.DictReader(stream))
 
 
 if __name__ == "__main__":

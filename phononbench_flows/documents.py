@@ -230,7 +230,8 @@ class CalculationDocument(_Crystal):
     arrays: dict[str, BlobRef] = Field(
         default_factory=dict,
         description="Where arrays are kept: `force_constants` with their cells, `band_structure` (q-points, distances "
-        "and frequencies on the path), and those of further steps: `exact_looks` (dynamical matrices).",
+        "and frequencies on the path), and those of further steps: `exact_looks` (dynamical matrices), `displaced` "
+        "(forces of displaced supercells).",
     )
 
     attempts: int = Field(

@@ -105,17 +105,13 @@ class SpectrumSettings(_Part):
 
 
 class ProofSettings(_Part):
-    """How instability is proven before all atoms are displaced one by one, by the step `proof`."""
+    """How instability is proven before all atoms are displaced, by the step `proof`."""
 
     below: Annotated[float, Field(lt=0, allow_inf_nan=False)] = Field(
         -0.3, description="A mode below this proves it, in THz. Far from zero, for the whole ladder to agree."
     )
     displacements: tuple[Positive, Positive] = Field(
         (0.003, 0.01), description="With each of these: the largest of an atom, in Å."
-    )
-    share: NotNegative = Field(
-        0.4,
-        description="All atoms are displaced at once so often at most, by the displacements of single atoms it takes.",
     )
 
 

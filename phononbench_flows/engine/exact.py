@@ -120,6 +120,15 @@ class WavesInSupercell:
         steps = np.rint(cell.scaled_positions @ supercell.T - primitive.scaled_positions[homes])
         return cls(cell, homes, steps, np.sqrt(primitive.masses))
 
+    @classmethod
+    def held_by(cls, phonon: Phonopy) -> WavesInSupercell:
+        """The supercell of a Phonopy object, its atoms in phonopy's order."""
+        primitive = phonon.primitive
+        homes = np.array([primitive.p2p_map[atom] for atom in primitive.s2p_map])
+        apart = phonon.supercell.positions - primitive.positions[homes]
+        steps = np.rint(apart @ np.linalg.inv(primitive.cell))
+        return cls(phonon.supercell, homes, steps, np.sqrt(primitive.masses))
+
     def wave(self, q: np.ndarray) -> Wave:
         """One of the q-points that it holds."""
         return Wave(q, np.exp(2j * np.pi * self.steps @ q), same_point(2 * q, np.zeros(3)))
@@ -144,6 +153,16 @@ class WavesInSupercell:
         # Re[v exp(iqR)] holds half of the wave of q, and half of that of -q, which are one where 2q is no wave.
         found *= -(1 if wave.is_real else 2) / cells / amplitude * THZ2
         return (found.real if wave.is_real else found).ravel()
+
+    def response(self, wave: Wave, forces: np.ndarray, atom: int, distance: float) -> np.ndarray:
+        """D(q) times one atom's unit vector, (n, 3), THz^2, from what its displacement along that (Å) changes of the
+        forces (n_atoms, 3), eV/Å; the phase is that of the cell of the atom.
+        """
+        phases = wave.phases.conj() * wave.phases[atom]
+        found = np.zeros((len(self.roots), 3), dtype=complex)
+        np.add.at(found, self.homes, forces * phases[:, None] / self.roots[self.homes][:, None])
+        found *= -THZ2 / distance / self.roots[self.homes[atom]]
+        return found.real if wave.is_real else found
 
 
 def rayleigh(

@@ -15,12 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 from phonopy import Phonopy
-from phonopy.harmonic.displacement import get_least_displacements
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
-from phonopy.structure.symmetry import Symmetry
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
@@ -32,6 +30,7 @@ from phononbench_flows.engine.solver import solve
 from phononbench_flows.protocol import ForceConstantsSettings
 
 _ABOVE_ALL = 1e6  # THz^2
+_SAME_DISPLACEMENT = 1e-8  # Å
 GAMMA = "gamma"
 
 PLUSMINUS: dict[str, Literal["auto"] | bool] = {"auto": "auto", "both": True, "plus": False}
@@ -126,6 +125,29 @@ class ForceConstants:
         return cls(**(kept | scalars))
 
 
+@dataclass(frozen=True)
+class Displaced:
+    """Some of a crystal's displaced supercells: what was displaced, and the forces.
+
+    Attributes:
+        displacements: rows of an atom of the supercell and its displacement in Å, (n, 4).
+        forces: (n, n_atoms, 3), eV/Å.
+    """
+
+    displacements: np.ndarray
+    forces: np.ndarray
+
+    @classmethod
+    def of(cls, phonon: Phonopy, forces: Mapping[int, np.ndarray]) -> Displaced:
+        """Those of a Phonopy object whose forces are given by their numbers, one at least."""
+        return cls(np.array([phonon.displacements[number] for number in forces]), np.array(list(forces.values())))
+
+    def in_order_of(self, phonon: Phonopy) -> dict[int, np.ndarray]:
+        """The forces by the number of each displacement in a Phonopy object, without those that it does not have."""
+        apart = np.abs(np.array(phonon.displacements)[:, None] - self.displacements).max(axis=2)
+        return {int(n): self.forces[k] for n, k in np.argwhere(apart < _SAME_DISPLACEMENT)}
+
+
 def _ignore(index: int, result: ForceConstants | Failure) -> None:
     """Nobody wants to hear of single results."""
 
@@ -152,12 +174,6 @@ def undisplaced(structure: Structure, settings: ForceConstantsSettings, *, symme
         )
 
 
-def n_displacements(primitive: PhonopyAtoms, settings: ForceConstantsSettings) -> int:
-    """How many displacements a primitive cell takes, if its supercell has the same symmetry."""
-    symmetry, plusminus = Symmetry(primitive, settings.symprec), PLUSMINUS[settings.plusminus]
-    return len(get_least_displacements(symmetry, is_plusminus=plusminus, is_diagonal=settings.diagonal))
-
-
 def displace(structure: Structure, settings: ForceConstantsSettings) -> Phonopy:
     """A Phonopy object of this crystal with its displacements made."""
     phonon = undisplaced(structure, settings)
@@ -172,6 +188,7 @@ def force_constants(
     model: ModelInterface,
     settings: ForceConstantsSettings,
     *,
+    known: Callable[[int], Displaced | None] = lambda _: None,
     budget: Budget | None = None,
     on_result: Callable[[int, ForceConstants | Failure], None] = _ignore,
 ) -> list[ForceConstants | Failure]:
@@ -180,6 +197,7 @@ def force_constants(
     Parameters:
         model: float64 torch-sim model with forces.
         settings: supercell, displacement, symmetrisation.
+        known: gives what was computed before of the crystal at an index, if anything; it is not computed again.
         budget: atoms per batch.
         on_result: called with index and result as soon as a crystal is finished.
     """
@@ -187,16 +205,29 @@ def force_constants(
     def tell(index: int, found: Found[ForceConstants] | Failure) -> None:
         on_result(index, found if isinstance(found, Failure) else found.result)
 
-    dialogues = [partial(finite_displacements, structure, settings) for structure in structures]
+    dialogues = [
+        partial(finite_displacements, structure, settings, known(index)) for index, structure in enumerate(structures)
+    ]
     found = hold(dialogues, model, budget=budget, on_result=tell)
     return [each if isinstance(each, Failure) else each.result for each in found]
 
 
-def finite_displacements(structure: Structure, settings: ForceConstantsSettings) -> Dialogue:
-    """Dialogue about a relaxed crystal, which ends with its :class:`ForceConstants`."""
+def finite_displacements(
+    structure: Structure, settings: ForceConstantsSettings, known: Displaced | None = None
+) -> Dialogue:
+    """Dialogue about a relaxed crystal, which ends with its :class:`ForceConstants`.
+
+    Parameters:
+        known: what was computed before; it is not computed again.
+    """
     phonon = displace(structure, settings)
-    answers = yield list(phonon.supercells_with_displacements or [])
-    return _solved(phonon, np.array([answer.forces for answer in answers]), settings)
+    cells = list(phonon.supercells_with_displacements or [])
+    forces = known.in_order_of(phonon) if known else {}
+    missing = [number for number in range(len(cells)) if number not in forces]
+    if missing:
+        answers = yield [cells[number] for number in missing]
+        forces |= {number: answer.forces for number, answer in zip(missing, answers, strict=True)}
+    return _solved(phonon, np.array([forces[number] for number in range(len(cells))]), settings)
 
 
 def _solved(phonon: Phonopy, forces: np.ndarray, settings: ForceConstantsSettings) -> ForceConstants:

@@ -220,7 +220,7 @@ class _Climb:
             if self._price(supercell) > allowance:
                 break
             apart = np.linalg.norm(shortest_vectors(supercell.T @ basis), axis=1).min()
-            if apart >= wanted and _keeps(supercell, self.symmetry):
+            if apart >= wanted and all(each.keeps(supercell) for each in self.symmetry):
                 return np.asarray(supercell)
         return None
 
@@ -432,13 +432,6 @@ def _minima(climber: _Climb) -> Generator[list[PhonopyAtoms], list[Answer], list
         yield from climber.look_at([(points[k], None)])
         if climber.is_proven:
             return []
-
-
-def _keeps(supercell: np.ndarray, symmetry: Sequence[Operation]) -> bool:
-    """Whether a supercell's lattice has the symmetry of the crystal."""
-    inverse = np.linalg.inv(supercell)
-    turned = [inverse @ each.rotation @ supercell for each in symmetry]
-    return all(np.abs(each - np.rint(each)).max() < _IN_PLANE for each in turned)
 
 
 def _worth_most(points: np.ndarray, lowest: np.ndarray, open_points: Sequence[int]) -> int:

@@ -19,6 +19,7 @@ from phononbench_flows.engine.lattices import same_point
 
 _SAME_SPECTRUM = 1e-6
 _SAME_EIGENVALUE = 1e-6
+_WHOLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Operation:
     def reciprocal(self) -> np.ndarray:
         """W^-T, which takes q to q'."""
         return np.rint(np.linalg.inv(self.rotation)).astype(int).T
+
+    def keeps(self, supercell: np.ndarray) -> bool:
+        """Whether a supercell's lattice has this symmetry; columns are its vectors in units of the primitive cell's."""
+        turned = np.linalg.inv(supercell) @ self.rotation @ supercell
+        return bool(np.abs(turned - np.rint(turned)).max() < _WHOLE)
 
     def matrix(self, q: np.ndarray) -> np.ndarray:
         """U (3n, 3n), which takes modes at q to modes at q'."""

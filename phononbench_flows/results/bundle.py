@@ -60,6 +60,7 @@ DOCUMENTS, CRYSTALS, RELAXED = "documents.jsonl.gz", "crystals.jsonl.gz", "relax
 PROTOCOL, SET = "protocol.yaml", "set.json"
 MANIFEST = "manifest.json"
 _REQUIRED = (DOCUMENTS, CRYSTALS, RELAXED, PROTOCOL, SET, MANIFEST)
+_OF_FORCES = {"force_constants", "displaced"}  # arrays that are left out if force constants are
 _OTHERS = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}\.npz|report/([a-z]+/)?[A-Za-z][A-Za-z0-9_-]*\.[a-z]+")
 _LOT = 256  # documents written at once
 _TIMES = {"created_at", "updated_at"}  # of either document for itself
@@ -114,7 +115,7 @@ class _Seen:
         self.rows.append({"status": document.status, "stage": document.stage, "same_as": document.same_as})
         self.potential = self.potential or document.potential
         for name, ref in document.arrays.items():
-            if name != "force_constants" or self.force_constants:
+            if name not in _OF_FORCES or self.force_constants:
                 self.blobs[_blob_name(ref)] = ref
         if document.provenance is not None:
             self.versions.add(json.dumps(document.provenance.versions, sort_keys=True))

@@ -23,10 +23,13 @@ from phononbench_flows.steps.step import (
 if TYPE_CHECKING:
     from phononbench_flows.engine.batch import Found
     from phononbench_flows.engine.dialogues import Dialogue
-    from phononbench_flows.engine.force_constants import ForceConstants
+    from phononbench_flows.engine.force_constants import Displaced, ForceConstants
+
+DISPLACED = "displaced"
+"""Name of the arrays in which a step before keeps displaced supercells that it has computed."""
 
 
-def _cost(size: CrystalSize, protocol: Protocol) -> float:
+def cost(size: CrystalSize, protocol: Protocol) -> float:
     """Without symmetry each atom is displaced six times; symmetry spares about as many as there are operations."""
     displacements = math.ceil(6 * size.natoms / (_order(size.point_group) if size.point_group else 1))
     return size.natoms * math.prod(protocol.force_constants.supercell) * displacements
@@ -42,7 +45,16 @@ def _order(point_group: str) -> int:
 def _compute(crystal: StepInput, tools: Tools) -> Dialogue:
     from phononbench_flows.engine.force_constants import finite_displacements
 
-    return finite_displacements(crystal.relaxed, tools.protocol.force_constants)
+    return finite_displacements(crystal.relaxed, tools.protocol.force_constants, _known(crystal))
+
+
+def _known(crystal: StepInput) -> Displaced | None:
+    from phononbench_flows.engine.force_constants import Displaced
+
+    try:
+        return Displaced(**crystal.read_arrays(DISPLACED))
+    except KeyError:  # no step before has displaced anything
+        return None
 
 
 def _record(document: CalculationDocument, found: Found[ForceConstants], protocol: Protocol) -> Mapping[str, Arrays]:
@@ -61,7 +73,7 @@ STEP = Step(
     name="force_constants",
     after="relaxation",
     resource="potential",
-    cost=_cost,
+    cost=cost,
     compute=_compute,
     record=_record,
     probe=check_potential,

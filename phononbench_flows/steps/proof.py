@@ -1,4 +1,4 @@
-"""Proof: a crystal whose instability shows in a few calls of the potential needs no more of them."""
+"""Proof: a crystal whose first displacements show that it is unstable needs no more of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.protocol import ProofSettings, Protocol
 from phononbench_flows.stability import CURED, EXACT, ExactLook, Look
+from phononbench_flows.steps.force_constants import DISPLACED
+from phononbench_flows.steps.force_constants import cost as cost_of_force_constants
 from phononbench_flows.steps.order import step_settings
 from phononbench_flows.steps.step import (
     Arrays,
@@ -26,61 +28,62 @@ if TYPE_CHECKING:
 
     from phononbench_flows.engine.batch import Found
     from phononbench_flows.engine.dialogues import Dialogue
+    from phononbench_flows.engine.force_constants import Displaced
     from phononbench_flows.engine.proofs import Proof
-    from phononbench_flows.engine.q_symmetry import Operation
 
 _BULK = 3
-_FEWEST = 2  # displacements of all atoms; with fewer, a proof costs what the force constants do
+_FEWEST = 4  # displacements; of fewer, none can be saved
 _SAME_Q = 1e-5  # reciprocal lattice units
-_USUAL = 60  # evaluations by atoms, roughly, as seen on generated crystals
+_USUAL = 0.5  # of what force constants take, roughly: opposite displacements are left to them, and what is proven ends
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found for a crystal: the directions in which it is connected, and a proof, or why there is none."""
+    """What was found for a crystal: the directions in which it is connected, and a proof, or why there is none.
+
+    ``displaced`` of the ``n_displacements`` that force constants take was computed for it.
+    """
 
     dimension: int
     proof: Proof | None
     why_not: str | None = None
+    n_displacements: int = 0
+    displaced: Displaced | None = None
 
 
-def _cost(size: CrystalSize, _: Protocol) -> float:
-    return _USUAL * size.natoms
+def _cost(size: CrystalSize, protocol: Protocol) -> float:
+    return _USUAL * cost_of_force_constants(size, protocol)
 
 
 def _compute(crystal: StepInput, tools: Tools) -> Dialogue:
     """Dialogue about a crystal, which ends with its :class:`Outcome`."""
-    from phononbench_flows.engine.force_constants import n_displacements, undisplaced
-    from phononbench_flows.engine.lattices import to_supercell
+    from phononbench_flows.engine.force_constants import Displaced, displace
     from phononbench_flows.engine.layers import periodicity_of
-    from phononbench_flows.engine.proofs import prove
-    from phononbench_flows.engine.q_symmetry import operations
+    from phononbench_flows.engine.proofs import seek
 
     settings = step_settings(STEP, tools.protocol)
-    phonon = undisplaced(crystal.relaxed, tools.protocol.force_constants, symmetry=False)
-    primitive, supercell = phonon.primitive, to_supercell(phonon)
-    dimension = periodicity_of(primitive, tools.loaded.cutoff).dimension
+    phonon = displace(crystal.relaxed, tools.protocol.force_constants)
+    dimension = periodicity_of(phonon.primitive, tools.loaded.cutoff).dimension
     if dimension < _BULK:
         return Outcome(dimension, None, "not sought: not a bulk crystal")
-    most = int(settings.share * n_displacements(primitive, tools.protocol.force_constants))
-    if most < _FEWEST:
+    number = len(phonon.displacements)
+    if number < _FEWEST:
         return Outcome(dimension, None, "not sought: few displacements tell everything")
-    symmetry = operations(primitive, tools.protocol.force_constants.symprec)
-    points = _points(phonon, symmetry, tools.protocol)
-    found = yield from prove(
-        primitive, supercell, points, symmetry, below=settings.below, distances=settings.displacements, most=most
-    )
-    return Outcome(dimension, found, None if found else "not found")
+    points = _points(phonon, tools.protocol)
+    found = yield from seek(phonon, points, below=settings.below, distances=settings.displacements)
+    displaced = Displaced.of(phonon, found.forces) if found.forces else None
+    return Outcome(dimension, found.proof, None if found.proof else "not found", number, displaced)
 
 
-def _points(phonon: Phonopy, symmetry: list[Operation], protocol: Protocol) -> list[np.ndarray]:
+def _points(phonon: Phonopy, protocol: Protocol) -> list[np.ndarray]:
     """The q-points that the supercell holds and the path passes: a proof there is one for the published rule too."""
     import numpy as np
 
     from phononbench_flows.engine.lattices import commensurate_points, to_supercell
     from phononbench_flows.engine.paths import released_walk
-    from phononbench_flows.engine.q_symmetry import equivalent_points
+    from phononbench_flows.engine.q_symmetry import equivalent_points, operations
 
+    symmetry = operations(phonon.primitive, protocol.force_constants.symprec)
     passed = np.concatenate(released_walk(phonon.primitive, protocol.spectrum.path_points).q)
     chosen = []
     for q in commensurate_points(to_supercell(phonon)):
@@ -92,13 +95,14 @@ def _points(phonon: Phonopy, symmetry: list[Operation], protocol: Protocol) -> l
 
 def _record(document: CalculationDocument, found: Found[Outcome], protocol: Protocol) -> Mapping[str, Arrays]:
     outcome, settings = found.result, step_settings(STEP, protocol)
-    fields: dict[str, Any] = {"evaluations": found.evaluations}
+    arrays = {} if outcome.displaced is None else {DISPLACED: vars(outcome.displaced)}
+    computed = 0 if outcome.displaced is None else len(outcome.displaced.forces)
+    fields: dict[str, Any] = {"evaluations": found.evaluations, "displacements": computed}
     evidence = document.evidence.model_copy(update={"dimension": outcome.dimension})
     if (proof := outcome.proof) is None:
         fields["proof"] = outcome.why_not
     else:
-        plural = "" if proof.products == 1 else "s"
-        fields["proof"] = f"{proof.products} displacement{plural} of all atoms at once"
+        fields["proof"] = f"{computed} of {outcome.n_displacements} displacements"
         look = Look(frequency=proof.frequency, q=proof.q.tolist(), n_q=1, exact=True, at_most=True)
         exact = ExactLook(
             q=look.q, frequency=look.frequency, how="proof", natoms=proof.natoms, evaluations=found.evaluations
@@ -113,7 +117,7 @@ def _record(document: CalculationDocument, found: Found[Outcome], protocol: Prot
         )
     document.evidence = evidence
     document.results = document.results | {STEP.name: fields}
-    return {}
+    return arrays
 
 
 def _seen_in(q: np.ndarray, protocol: Protocol) -> list[str]:
