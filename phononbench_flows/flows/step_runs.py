@@ -29,6 +29,7 @@ from phononbench_flows.potentials import Potential
 from phononbench_flows.steps import Arrays, CrystalSize, Step, StepInput, Tools, before, steps_of
 from phononbench_flows.steps.passing import pass_step, require_sound_machine
 from phononbench_flows.store import BlobError, ResultsStore, StoreError
+from phononbench_flows.structures import stored_structure
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _inputs(documents: list[CalculationDocument], waiting: Waiting) -> list[Step
 def _as_read(crystal: CrystalDocument) -> Structure:
     if crystal.structure is None:
         raise ValueError(f"{crystal.id} could not be read")
-    return Structure.from_dict(crystal.structure)
+    return stored_structure(crystal.structure, crystal.id)
 
 
 def _read_arrays(store: ResultsStore, document: CalculationDocument, name: str) -> Arrays:
