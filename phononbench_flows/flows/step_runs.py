@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,7 +19,7 @@ from jobflow import CURRENT_JOB
 from pymatgen.core import Structure
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import CalculationDocument, CrystalDocument, Provenance
+from phononbench_flows.documents import BlobRef, CalculationDocument, CrystalDocument, Provenance
 from phononbench_flows.engine.batch import UndeliverableError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows.launched import current_launch
@@ -28,7 +28,7 @@ from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import Potential
 from phononbench_flows.steps import Arrays, CrystalSize, Step, StepInput, Tools, before, steps_of
 from phononbench_flows.steps.passing import pass_step, require_sound_machine
-from phononbench_flows.store import BlobError, ResultsStore, StoreError
+from phononbench_flows.store import BlobError, ResultsStore, Saver, StoreError
 from phononbench_flows.structures import stored_structure
 
 logger = logging.getLogger(__name__)
@@ -73,14 +73,14 @@ def run_step(keys: Sequence[str], step: Step, store: ResultsStore, tools: Tools)
 
     def compute(sub_batch: list[CalculationDocument]) -> None:
         def write(document: CalculationDocument, arrays: Mapping[str, Arrays]) -> None:
-            document.arrays = document.arrays | {name: store.blobs.put(kept) for name, kept in arrays.items()}
             if tools.potential is not None:
                 document.potential = tools.potential.record()
-            _finish(document, waiting, provenance)
+            _finish(document, arrays, provenance, saver)
 
         if any(document.device_errors for document in sub_batch):
             require_sound_machine(step, tools, "the device failed before")
-        pass_step(step, _inputs(sub_batch, waiting), tools, write)
+        with Saver(store, waiting.here) as saver:
+            pass_step(step, _inputs(sub_batch, waiting), tools, write)
 
     complete = work_through(
         documents,
@@ -113,8 +113,9 @@ def _inputs(documents: list[CalculationDocument], waiting: Waiting) -> list[Step
         document.status, document.reason, document.attempts = Status.FAILED, Reason.INPUT_CHANGED, 0
         document.detail = "its file has changed since it was screened under this protocol: hand the set in again"
     store.put(*changed.values())
+    read = cache(lambda name: store.blobs.get_many([d.arrays[name] for d in documents if name in d.arrays]))
     return [
-        StepInput(document, partial(_as_read, crystals[document.id]), partial(_read_arrays, store, document))
+        StepInput(document, partial(_as_read, crystals[document.id]), partial(_read_arrays, read, document))
         for document in documents
         if document.key not in changed
     ]
@@ -126,9 +127,11 @@ def _as_read(crystal: CrystalDocument) -> Structure:
     return stored_structure(crystal.structure, crystal.id)
 
 
-def _read_arrays(store: ResultsStore, document: CalculationDocument, name: str) -> Arrays:
+def _read_arrays(
+    read: Callable[[str], Callable[[BlobRef], Arrays]], document: CalculationDocument, name: str
+) -> Arrays:
     try:
-        return store.blobs.get(document.arrays[name])
+        return read(name)(document.arrays[name])
     except BlobError:  # this crystal's arrays are missing or damaged
         raise
     except StoreError as error:  # the store cannot be asked, whatever for
@@ -162,12 +165,9 @@ def _pace_key(step: Step, tools: Tools) -> tuple[str, ...]:
     return (step.name, tools.protocol.hash, *computing)
 
 
-def _finish(document: CalculationDocument, waiting: Waiting, provenance: Provenance) -> None:
+def _finish(document: CalculationDocument, arrays: Mapping[str, Arrays], provenance: Provenance, saver: Saver) -> None:
     document.provenance, document.attempts, document.device_errors = provenance, 0, 0
-    if waiting.still([document]):
-        waiting.store.put(document)
-    else:
-        logger.warning("%s was computed by another worker meanwhile; its result stands", document.key)
+    saver.save(document, arrays)
 
 
 def _provenance(potential: Potential | None) -> Provenance:

@@ -53,9 +53,14 @@ class Waiting:
     store: ResultsStore
     stage: str
 
+    @property
+    def here(self) -> dict[str, str]:
+        """The MongoDB filter of all that wait for the step."""
+        return {"status": Status.PENDING.value, "stage": self.stage}
+
     def criteria(self, keys: Sequence[str]) -> dict[str, Any]:
         """The MongoDB filter of those of these keys that wait."""
-        return {"key": {"$in": list(keys)}, "status": Status.PENDING.value, "stage": self.stage}
+        return {"key": {"$in": list(keys)}} | self.here
 
     def still(self, documents: Sequence[CalculationDocument]) -> list[CalculationDocument]:
         """Those that nobody else has brought further meanwhile.
@@ -157,7 +162,7 @@ def _marked(sub_batch: Sequence[CalculationDocument], waiting: Waiting) -> Itera
     """Count an attempt of these crystals. A worker that lives to see its error takes it back: nothing was killed."""
     for document in sub_batch:
         document.attempts += 1
-    waiting.store.put(*sub_batch)
+    _write_marks(sub_batch, waiting)
     try:
         yield
     except BaseException as error:
@@ -165,5 +170,10 @@ def _marked(sub_batch: Sequence[CalculationDocument], waiting: Waiting) -> Itera
         for document in unfinished:
             document.attempts -= 1
             document.device_errors += isinstance(error, DeviceError)
-        waiting.store.put(*unfinished)
+        _write_marks(unfinished, waiting)
         raise
+
+
+def _write_marks(documents: Sequence[CalculationDocument], waiting: Waiting) -> None:
+    marks = {d.key: {"attempts": d.attempts, "device_errors": d.device_errors} for d in documents}
+    waiting.store.set_fields(marks)
