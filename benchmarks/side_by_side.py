@@ -257,15 +257,15 @@ def _displacements(phonon: object) -> int:
 
 def our_outcomes(names: Sequence[str], scratch: Scratch) -> dict[str, Outcome]:
     """What this package says of each crystal."""
-    from pymatgen.core.structure import Structure
-
     from phononbench_flows.store import ResultsStore
+    from phononbench_flows.structures import stored_structure
 
     found: dict[str, Outcome] = {}
     with ResultsStore.open(scratch.results) as store:
         for document in store.documents({"set": SET}):
             name = Path(document.origin.source or "").stem
-            relaxed = Structure.from_dict(document.relaxed_structure) if document.relaxed_structure else None
+            plain = document.relaxed_structure
+            relaxed = stored_structure(plain, document.id) if plain else None
             phonon, spacegroup = document.phonon, document.symmetry_relaxed
             found[name] = Outcome(
                 f"{document.status} ({document.reason})" if document.reason else str(document.status),

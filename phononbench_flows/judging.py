@@ -23,7 +23,7 @@ from phononbench_flows.sets.ingest import CrystalSet, calculation, rejected, scr
 from phononbench_flows.stability import Look, Stability, published
 from phononbench_flows.steps import Arrays, StepInput, Tools, steps_of
 from phononbench_flows.steps.passing import pass_steps
-from phononbench_flows.structures import Parsed, RawCrystal, Rejection, clean, parse, read_inputs
+from phononbench_flows.structures import Parsed, RawCrystal, Rejection, clean, parse, read_inputs, stored_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -106,7 +106,7 @@ class JudgedCrystal:
     def structure(self) -> Structure | None:
         """The relaxed crystal; as it was given where it was not relaxed; None where it could not be read."""
         found = self.document.relaxed_structure or self.crystal.structure
-        return None if found is None else Structure.from_dict(found)
+        return None if found is None else stored_structure(found, self.document.id)
 
     @property
     def bands(self) -> Bands:
@@ -323,7 +323,7 @@ def judge_given(
 
 
 def _reader(crystal: CrystalDocument) -> Callable[[], Structure]:
-    return lambda: Structure.from_dict(crystal.structure or {})
+    return lambda: stored_structure(crystal.structure, crystal.id)
 
 
 def _documents(given: Given, crystals: CrystalSet) -> tuple[CrystalDocument, CalculationDocument]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from pymatgen.core import Structure
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from phononbench_flows.harmless import harmless
 from phononbench_flows.results.published import Published
 from phononbench_flows.stability import Look, explain, explain_published, point_text
 from phononbench_flows.statistics import Funnel, Rate, wilson
+from phononbench_flows.structures import stored_structure
 
 
 def rate_text(rate: Rate) -> str:
@@ -179,7 +179,7 @@ def structure_table(document: CalculationDocument, crystal: CrystalDocument | No
     plain = document.relaxed_structure or (crystal.structure if crystal else None)
     if plain is None:
         return None
-    found = Structure.from_dict(plain)
+    found = stored_structure(plain, document.id)
     kind = "relaxed" if document.relaxed_structure else "as read"
     lengths = ", ".join(f"{length:.4f}" for length in found.lattice.abc)
     angles = ", ".join(f"{angle:.2f}" for angle in found.lattice.angles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,7 @@ from phononbench_flows.cli.common import (
     stop,
 )
 from phononbench_flows.cli.opening import opened
+from phononbench_flows.harmless import harmless
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import PRESETS
 
@@ -168,6 +169,14 @@ def query(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many crystals.")] = None,
+    own_steps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step",
+            metavar="MODULE:ATTRIBUTE",
+            help="A step of your own, to be imported: csv and parquet get its columns; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """List or export crystals: what is given has to hold all at once."""
     if out_path is None and form in {Format.PARQUET, Format.EXTXYZ, Format.CIF, Format.PHONOPY, Format.BAND}:
@@ -177,7 +186,6 @@ def query(
     checked_target(out_path, folder=form in {Format.CIF, Format.PHONOPY, Format.BAND})
     with _opened(where) as store:
         from phononbench_flows.results.query import CrystalQuery, Range, criteria, parse_where
-        from phononbench_flows.steps.order import steps_named
 
         question = CrystalQuery(
             statuses=status or (),
@@ -205,8 +213,20 @@ def query(
         if form is Format.TABLE:
             _print_table(documents, store.count(asked))
         else:
-            steps = steps_named(store.distinct("steps", asked)) if form in {Format.CSV, Format.PARQUET} else []
+            named = store.distinct("steps", asked) if form in {Format.CSV, Format.PARQUET} else []
+            steps = _steps(named, own_steps or ())
             _write(form, documents, out_path, store, steps)
+
+
+def _steps(named: Sequence[str], own: Sequence[str]) -> list[Step]:
+    """The steps that documents name, as far as they are installed here or the user names them himself."""
+    from phononbench_flows.steps import find_step, installed_step
+
+    foreign = [name for name in named if ":" in name and name not in own]
+    for name in map(harmless, foreign):
+        hint = "it is code that a document names; for them, --step names it too"
+        err.print(f"without the columns of the step {name}: {hint}", style="dim", highlight=False, markup=False)
+    return [find_step(name) if name in own else installed_step(name) for name in named if name not in foreign]
 
 
 def _symbols(text: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.outcomes import READ, SCREENED, Status
 from phononbench_flows.results.published import Published, published_beside
-from phononbench_flows.steps import Step, StepError, find_step
+from phononbench_flows.steps import Step, StepError, installed_step
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
@@ -93,7 +93,7 @@ def _passed(store: ResultsStore, mine: dict[str, Any]) -> dict[str, int]:
 def _known(references: list[str]) -> Iterator[Step]:
     for reference in references:
         with suppress(StepError):  # a step of a package that only the workers have
-            yield find_step(reference)
+            yield installed_step(reference)
 
 
 def _per_hour(store: ResultsStore, mine: dict[str, Any]) -> float | None:

@@ -16,7 +16,7 @@ from phononbench_flows.engine.batch import Budget
 from phononbench_flows.flows import machine
 from phononbench_flows.flows.step_runs import run_steps
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
-from phononbench_flows.steps import Tools, references, steps_named
+from phononbench_flows.steps import Tools, find_step, references
 from phononbench_flows.store import open_store
 
 
@@ -60,7 +60,7 @@ class StepsMaker(Maker):
             budget=Budget(self.batch_atoms) if self.batch_atoms else None,
         )
         with machine.watched():
-            passed = run_steps(keys, steps_named(self.steps), open_store(self.store), tools)
+            passed = run_steps(keys, [find_step(name) for name in self.steps], open_store(self.store), tools)
         if passed.complete:
             return Response(output=passed.keys)
         return Response(output=passed.keys, replace=self.make(keys))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,7 +19,7 @@ from jobflow import CURRENT_JOB
 from pymatgen.core import Structure
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import CalculationDocument, CrystalDocument, Provenance
+from phononbench_flows.documents import BlobRef, CalculationDocument, CrystalDocument, Provenance
 from phononbench_flows.engine.batch import UndeliverableError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows.launched import current_launch
@@ -27,7 +28,8 @@ from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.potentials import Potential
 from phononbench_flows.steps import Arrays, CrystalSize, Step, StepInput, Tools, before, steps_of
 from phononbench_flows.steps.passing import pass_steps, require_sound_machine
-from phononbench_flows.store import BlobError, ResultsStore, StoreError
+from phononbench_flows.store import BlobError, ResultsStore, Saver, StoreError
+from phononbench_flows.structures import stored_structure
 
 _VERSIONED = (
     "phononbench-flows",
@@ -41,6 +43,9 @@ _VERSIONED = (
     *potentials.distributions(),
 )
 _ALIVE = (Status.PENDING, Status.STABLE, Status.UNSTABLE, Status.UNDECIDED)
+
+
+_CHANGED = "its file has changed since it was screened under this protocol: hand the set in again"
 
 
 class WrongPotentialError(PhononBenchError):
@@ -68,15 +73,22 @@ def run_steps(keys: Sequence[str], steps: Sequence[Step], store: ResultsStore, t
     provenance = _provenance(tools.potential)
 
     def compute(admission: Admission) -> None:
+        kept: defaultdict[str, dict[str, Arrays]] = defaultdict(dict)  # of those under way: they are read again soon
+
         def write(document: CalculationDocument, arrays: Mapping[str, Arrays]) -> None:
-            document.arrays = document.arrays | {name: store.blobs.put(kept) for name, kept in arrays.items()}
             if tools.potential is not None:
                 document.potential = tools.potential.record()
             document.provenance = provenance
             goes_on = document.status == Status.PENDING and document.stage != steps[-1].name
-            admission.write(document, goes_on=goes_on)
+            admission.passed(document, goes_on=goes_on)
+            saver.save(document, arrays)
+            if goes_on:
+                kept[document.key] |= arrays
+            else:
+                kept.pop(document.key, None)
 
-        pass_steps(_inputs(admission, steps[0], store, tools), steps, tools, write)
+        with Saver(store, admission.mine) as saver:
+            pass_steps(_inputs(admission, steps[0], store, tools, kept, saver), steps, tools, write)
 
     def cost(document: CalculationDocument) -> float:
         size, left = crystal_size(document), steps[stages.index(document.stage) :]
@@ -99,7 +111,14 @@ def _in_order(keys: Sequence[str], stages: Sequence[str], store: ResultsStore) -
     return [found[key] for key in keys if key in found]
 
 
-def _inputs(admission: Admission, first: Step, store: ResultsStore, tools: Tools) -> Iterator[StepInput | None]:
+def _inputs(
+    admission: Admission,
+    first: Step,
+    store: ResultsStore,
+    tools: Tools,
+    kept: Mapping[str, Mapping[str, Arrays]],
+    saver: Saver,
+) -> Iterator[StepInput | None]:
     """What the steps compute from, of the crystals that are to be begun."""
     for documents in admission:
         if not documents:
@@ -107,27 +126,44 @@ def _inputs(admission: Admission, first: Step, store: ResultsStore, tools: Tools
         if any(document.device_errors for document in documents):
             require_sound_machine(first, tools, "the device failed before")
         crystals = {crystal.id: crystal for crystal in store.crystals([document.id for document in documents])}
+        read = _stored_arrays(store, documents)
         for document in documents:
             crystal = crystals.get(document.id)
             if crystal is not None and crystal.content_hash == document.content_hash:
-                yield StepInput(document, partial(_as_read, crystal), partial(_read_arrays, store, document))
+                yield StepInput(document, partial(_as_read, crystal), partial(_read_arrays, kept, read, document))
             else:
                 document.status, document.reason = Status.FAILED, Reason.INPUT_CHANGED
                 document.detail = (
                     "its file has changed since it was screened under this protocol: hand the set in again"
                 )
-                admission.write(document, goes_on=False)
+                admission.passed(document, goes_on=False)
+                saver.save(document, {})
 
 
 def _as_read(crystal: CrystalDocument) -> Structure:
     if crystal.structure is None:
         raise ValueError(f"{crystal.id} could not be read")
-    return Structure.from_dict(crystal.structure)
+    return stored_structure(crystal.structure, crystal.id)
 
 
-def _read_arrays(store: ResultsStore, document: CalculationDocument, name: str) -> Arrays:
+def _stored_arrays(
+    store: ResultsStore, documents: Sequence[CalculationDocument]
+) -> Callable[[str], Callable[[BlobRef], Arrays]]:
+    """Reads the arrays of a name of all these crystals, when the first is asked for."""
+    refs = {d.key: dict(d.arrays) for d in documents}
+    return cache(lambda name: store.blobs.get_many([arrays[name] for arrays in refs.values() if name in arrays]))
+
+
+def _read_arrays(
+    kept: Mapping[str, Mapping[str, Arrays]],
+    read: Callable[[str], Callable[[BlobRef], Arrays]],
+    document: CalculationDocument,
+    name: str,
+) -> Arrays:
+    if name in kept.get(document.key, {}):
+        return kept[document.key][name]
     try:
-        return store.blobs.get(document.arrays[name])
+        return read(name)(document.arrays[name])
     except BlobError:  # this crystal's arrays are missing or damaged
         raise
     except StoreError as error:  # the store cannot be asked, whatever for

@@ -13,11 +13,10 @@ crystal has shown that the device is sound.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from uuid import uuid4
 
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.batch import DeviceError
@@ -25,8 +24,6 @@ from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import time_limit
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.store import ResultsStore
-
-logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4
 """Workers that a crystal may take with it: the first, perhaps, in company, and three that had nothing else in work."""
@@ -41,14 +38,6 @@ _throughput: dict[tuple[str, ...], float] = {}
 
 class OutOfTimeError(PhononBenchError):
     """There is no time left to begin anything; run it again."""
-
-
-@dataclass(frozen=True)
-class _UnderWay:
-    """A crystal that was begun: what it costs in all, and the stage of its document in the store."""
-
-    cost: float
-    stage: str | None
 
 
 def suspicion(document: CalculationDocument) -> int:
@@ -77,9 +66,13 @@ def by_suspicion(documents: Sequence[CalculationDocument]) -> Iterator[list[Calc
 class Admission:
     """Crystals that are begun one after another, for as long as there is time.
 
+    Whoever begins a crystal writes its mark into the document, and writes what is found only where the mark is still
+    there: a worker that was taken for dead, and given a successor, may wake up, and must not put back what that one has
+    done.
+
     Attributes:
-        begun: how many were.
-        left: how many were not, for want of time.
+        begun: how many were begun.
+        mine: the MongoDB filter of what is under way here and was not taken over by another worker.
     """
 
     def __init__(
@@ -90,9 +83,11 @@ class Admission:
         pace: tuple[str, ...],
     ) -> None:
         self._queue, self._store, self._cost, self._pace = deque(documents), store, cost, pace
-        self._under_way: dict[str, _UnderWay] = {}
+        self._under_way: dict[str, float] = {}
         self._began, self._spent = time.monotonic(), 0.0
+        self._mark = uuid4().hex
         self.begun = 0
+        self.mine = {"status": Status.PENDING.value, "begun_by": self._mark}
 
     @property
     def left(self) -> int:
@@ -104,28 +99,21 @@ class Admission:
         while self._queue and (time_limit.seconds_left() > 0):
             number = self._affordable(time_limit.seconds_left())
             if number:
-                yield self._mark([self._queue.popleft() for _ in range(number)])
+                yield self._begin([self._queue.popleft() for _ in range(number)])
             elif self._under_way:
                 yield []
             else:
                 return
 
-    def write(self, document: CalculationDocument, *, goes_on: bool) -> None:
-        """Write what was found for a crystal under way, unless another worker has brought it further meanwhile.
+    def passed(self, document: CalculationDocument, *, goes_on: bool) -> None:
+        """Nothing speaks against a crystal any more, though it stays marked while it goes on.
 
-        A worker that was taken for dead, and given a successor, may wake up: it must not put back what that one has
-        done. While the crystal goes on it stays marked, though nothing speaks against it any more.
+        Its document is written to, and still has to be saved.
         """
         document.attempts, document.device_errors = int(goes_on), 0
-        there = self._under_way.pop(document.key)
-        if self._still_waiting({document.key: there.stage}):
-            self._store.put(document)
-        else:
-            logger.warning("%s was computed by another worker meanwhile; its result stands", document.key)
-        if goes_on:
-            self._under_way[document.key] = replace(there, stage=document.stage)
-        else:
-            self._spent += there.cost
+        if not goes_on:
+            document.begun_by = None
+            self._spent += self._under_way.pop(document.key)
             _throughput[self._pace] = self._spent / max(time.monotonic() - self._began, 1e-9)
 
     def take_back(self, *, device: bool) -> None:
@@ -134,20 +122,32 @@ class Admission:
         Parameters:
             device: the error was one of the device, which counts apart.
         """
-        keys = self._still_waiting({key: there.stage for key, there in self._under_way.items()})
         # As they are in the store: what is in memory may be half of a result that could not be written.
-        unfinished = list(self._store.documents({"key": {"$in": keys}}))
-        for document in unfinished:
-            document.attempts -= 1
-            document.device_errors += device
-        self._store.put(*unfinished)
+        rows = self._store.query(
+            {"key": {"$in": list(self._under_way)}} | self.mine, ["key", "attempts", "device_errors"]
+        )
+        self._store.set_fields(
+            {
+                row["key"]: {
+                    "attempts": row["attempts"] - 1,
+                    "device_errors": row["device_errors"] + device,
+                    "begun_by": None,
+                }
+                for row in rows
+            }
+        )
 
-    def _still_waiting(self, stages: Mapping[str, str | None]) -> list[str]:
-        """Keys of those whose documents are where they were left: waiting, at these stages."""
-        criteria = {"key": {"$in": list(stages)}, "status": Status.PENDING.value}
-        return [
-            row["key"] for row in self._store.query(criteria, ["key", "stage"]) if row["stage"] == stages[row["key"]]
-        ]
+    def _begin(self, documents: Sequence[CalculationDocument]) -> list[CalculationDocument]:
+        """Count an attempt of these crystals; gives those that nobody else has brought further meanwhile."""
+        self.begun += len(documents)
+        criteria = {"key": {"$in": [d.key for d in documents]}, "status": Status.PENDING.value}
+        stages = {row["key"]: row["stage"] for row in self._store.query(criteria, ["key", "stage"])}
+        waiting = [d for d in documents if stages.get(d.key, "") == d.stage]
+        for document in waiting:
+            document.attempts, document.begun_by = document.attempts + 1, self._mark
+            self._under_way[document.key] = self._cost(document)
+        self._store.set_fields({d.key: {"attempts": d.attempts, "begun_by": self._mark} for d in waiting})
+        return waiting
 
     def _affordable(self, seconds: float) -> int:
         """How many crystals to begin with so many seconds left."""
@@ -157,24 +157,13 @@ class Admission:
         if (throughput := _throughput.get(self._pace)) is None:
             return max(0, min(_FIRST - len(self._under_way), len(costs)))
         # Half the time, since the estimate is rough.
-        fitting, spent = 0, sum(there.cost for there in self._under_way.values())
+        fitting, spent = 0, sum(self._under_way.values())
         for cost in costs:
             spent += cost
             if spent / throughput > seconds / 2:
                 break
             fitting += 1
         return fitting or int(not self._under_way and costs[0] / throughput <= seconds)
-
-    def _mark(self, documents: Sequence[CalculationDocument]) -> list[CalculationDocument]:
-        """Count an attempt of these crystals; gives those that still wait."""
-        self.begun += len(documents)
-        keys = set(self._still_waiting({document.key: document.stage for document in documents}))
-        waiting = [document for document in documents if document.key in keys]
-        for document in waiting:
-            document.attempts += 1
-            self._under_way[document.key] = _UnderWay(self._cost(document), document.stage)
-        self._store.put(*waiting)
-        return waiting
 
 
 def work_through(
@@ -188,7 +177,7 @@ def work_through(
     """Compute crystals, the suspicious ones each alone; whether all of them were begun, or time ran out before.
 
     Parameters:
-        compute: computes the crystals that an admission gives, and has it write what is found.
+        compute: computes the crystals that an admission gives, tells it of each, and saves what is found.
         cost: what a crystal costs compared to others.
         pace: what the time per cost depends on: the throughput is kept under it.
 

@@ -33,7 +33,6 @@ from typing import Any, Self, TextIO
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pymatgen.core import Structure
 
 from phononbench_flows.documents import (
     BlobRef,
@@ -51,7 +50,9 @@ from phononbench_flows.results.export import json_line, write_extxyz
 from phononbench_flows.sets.relaxed import compare_relaxed
 from phononbench_flows.stability import assess, thresholded
 from phononbench_flows.statistics import Funnel, funnel
+from phononbench_flows.steps import ALWAYS
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.structures import StoredStructureError, stored_structure
 
 FORMAT = 2
 """Version of the layout. It grows when an older program could no longer check a bundle."""
@@ -262,7 +263,7 @@ def _add_documents(archive: _Archive, pairs: Iterator[_Pair], seen: _Seen, folde
             lines.write(json_line(document))
             crystal_lines.write(json_line(crystal))
             if document.relaxed_structure is not None:
-                write_extxyz(frames, [(document, Structure.from_dict(document.relaxed_structure))])
+                write_extxyz(frames, [(document, stored_structure(document.relaxed_structure, document.id))])
     for name, path in paths.items():
         with path.open("rb") as stream:
             archive.add(name, stream)
@@ -324,8 +325,8 @@ def verify(path: Path) -> Manifest:
 
     That is: the archive is what :func:`pack` makes of these members; each has the manifest's size and hash; every
     document belongs to the set, to the protocol and to the potential, and has the verdict that its frequency has by the
-    protocol; every crystal is there, and is that of its document; every blob is there, and none beside; and
-    generated = rejected + duplicate + known + failed + undecided + judged.
+    protocol; every crystal is there, is that of its document, and is numbers and symbols alone; every blob is there,
+    and none beside; and generated = rejected + duplicate + known + failed + undecided + judged.
 
     Raises:
         BundleError: it is not so; the message names the file.
@@ -339,6 +340,7 @@ def verify(path: Path) -> Manifest:
                 raise BundleError(f"{DOCUMENTS}: {document.id} is not in its place, or there twice")
             _check_document(document, manifest, seen.protocol)
             _check_crystal(document, crystal)
+            _check_structures(document, crystal)
             seen.add(document)
             last = document.id
         _check_whole(bundle, manifest, seen)
@@ -457,6 +459,16 @@ def _check_crystal(document: CalculationDocument, crystal: CrystalDocument) -> N
         raise BundleError(f"{CRYSTALS}: {crystal.id} and {DOCUMENTS}: {document.id} differ in {name!r}")
 
 
+def _check_structures(document: CalculationDocument, crystal: CrystalDocument) -> None:
+    """Whether both crystals are numbers and symbols, and nothing else."""
+    for name, plain in ((CRYSTALS, crystal.structure), (DOCUMENTS, document.relaxed_structure)):
+        try:
+            if plain is not None:
+                stored_structure(plain, document.id)
+        except StoredStructureError as error:
+            raise BundleError(f"{name}: {error}") from error
+
+
 def _difference(document: CalculationDocument, crystal: CrystalDocument) -> str | None:
     """A field in which both of them say something of the crystal, and not the same; None if there is none."""
     shared = sorted(set(CrystalDocument.model_fields) & set(CalculationDocument.model_fields) - _TIMES)
@@ -470,6 +482,9 @@ def _check_document(document: CalculationDocument, manifest: Manifest, protocol:
     expected = protocol.id_with(document.potential.checkpoint_sha256)
     if document.protocol_id != expected or document.protocol_id != manifest.protocol_id:
         raise BundleError(f"{here} names protocol {document.protocol_id}; its protocol and potential are {expected}")
+    # Compared as names: what a bundle names is not imported.
+    if sorted(document.steps) != sorted([*protocol.further_steps, *ALWAYS]):
+        raise BundleError(f"{here} names other steps than its protocol")
     if document.key != calculation_key(document.id, document.protocol_id):
         raise BundleError(f"{here} has the key {document.key!r}")
     if document.status in _ASSESSED and not _follows(document, protocol):

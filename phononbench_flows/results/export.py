@@ -27,6 +27,7 @@ from phononbench_flows.stability import PUBLISHED, published
 from phononbench_flows.steps import Column, Step
 from phononbench_flows.steps.step import value_of
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.structures import stored_structure
 
 if TYPE_CHECKING:
     from phononbench_flows.results.phonon_files import PhononResult
@@ -138,7 +139,8 @@ def _with_cifs(documents: Iterable[CalculationDocument], folder: Path) -> Iterat
         if document.protocol_id != protocol_id:
             raise ValueError(f"results of one protocol are needed, not of {protocol_id} and {document.protocol_id}")
         if document.status == Status.STABLE and document.relaxed_structure is not None:
-            write_cif(Structure.from_dict(document.relaxed_structure), folder / f"{names.of(document.id)}.cif")
+            relaxed = stored_structure(document.relaxed_structure, document.id)
+            write_cif(relaxed, folder / f"{names.of(document.id)}.cif")
         yield document
 
 
@@ -204,7 +206,7 @@ def with_structures(documents: Iterable[CalculationDocument], store: ResultsStor
         as_read = {crystal.id: crystal.structure for crystal in store.crystals(wanted)}
         for document in lot:
             found = document.relaxed_structure or as_read.get(document.id)
-            yield document, None if found is None else Structure.from_dict(found)
+            yield document, None if found is None else stored_structure(found, document.id)
 
 
 def write_cifs(folder: Path, pairs: Iterable[Pair]) -> int:

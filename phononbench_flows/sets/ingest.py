@@ -28,6 +28,7 @@ from phononbench_flows.structures import (
     load_reference,
     parse_all,
     read_inputs,
+    stored_structure,
 )
 from phononbench_flows.symmetry import symmetry
 
@@ -194,7 +195,7 @@ class _Screener:
     ) -> tuple[CrystalDocument | None, CalculationDocument]:
         if there is not None and there.origin.sha256 == source_sha256(raw) and there.structure is not None:
             # Another protocol's run has put it there, and goes by it.
-            return None, self._document(there, Structure.from_dict(there.structure))
+            return None, self._document(there, stored_structure(there.structure, there.id))
         crystal = CrystalDocument(
             id=crystal_id(raw.label, self.crystals.name),
             set=self.crystals.name,

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.core import Structure
-
 from phononbench_flows.protocol import RelaxationSettings, ScreeningSettings
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.store import NotAllowedError
-from phononbench_flows.structures import Tolerance, content_hash, originals, shape
+from phononbench_flows.structures import Tolerance, content_hash, originals, shape, stored_structure
 
 if TYPE_CHECKING:
     from phononbench_flows.store import ResultsStore
@@ -121,7 +119,7 @@ def _originals(store: ResultsStore, group: Sequence[Relaxed]) -> dict[str, str]:
     for lot in batched(groups, _LOT):
         for row in store.query({"key": {"$in": list(lot)}}, ["id", "key", "relaxed_structure"]):
             if (plain := row.get("relaxed_structure")) is not None:
-                order = content_hash(Structure.from_dict(plain))
+                order = content_hash(stored_structure(plain, row["id"]))
                 shapes[row["id"]] = shape(plain, groups[row["key"]], order, tolerance)
     return originals(shapes, tolerance)
 

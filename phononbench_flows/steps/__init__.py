@@ -6,9 +6,9 @@ from phononbench_flows.steps.order import (
     before,
     costly_steps,
     find_step,
+    installed_step,
     references,
     step_settings,
-    steps_named,
     steps_of,
 )
 from phononbench_flows.steps.step import FIRST, Arrays, Column, CrystalSize, Step, StepInput, Tools
@@ -26,8 +26,8 @@ __all__ = [
     "before",
     "costly_steps",
     "find_step",
+    "installed_step",
     "references",
     "step_settings",
-    "steps_named",
     "steps_of",
 ]

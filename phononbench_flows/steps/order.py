@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -41,7 +41,7 @@ def steps_of(protocol: Protocol) -> list[Step]:
     Raises:
         StepError: a step that cannot be found, settings that it does not take, or steps in no order.
     """
-    steps = steps_named(references(protocol))
+    steps = [find_step(name) for name in references(protocol)]
     for reference in protocol.further_steps:
         step_settings(find_step(reference), protocol)
     return steps
@@ -56,13 +56,17 @@ def costly_steps(protocol: Protocol) -> list[Step]:
     return [step for step in steps_of(protocol) if step.resource == "potential"]
 
 
-def steps_named(names: Iterable[str]) -> list[Step]:
-    """The steps that a document names.
+def installed_step(name: str) -> Step:
+    """The step that a document names, of this package or of one that is installed here with an entry point.
+
+    A document may come from anybody: what it names as ``module:attribute`` is not imported for its sake.
 
     Raises:
-        StepError: a step that cannot be found here.
+        StepError: there is no such step here, or its name is that of code.
     """
-    return [find_step(name) for name in names]
+    if ":" in name:
+        raise StepError(f"the step {name!r} is code that a document names, which is not imported for its sake")
+    return find_step(name)
 
 
 @cache

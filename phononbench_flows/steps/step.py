@@ -78,11 +78,11 @@ class StepInput:
     @property
     def relaxed(self) -> Structure:
         """The relaxed crystal."""
-        from pymatgen.core import Structure
+        from phononbench_flows.structures.stored import stored_structure
 
         if self.document.relaxed_structure is None:
             raise ValueError(f"{self.document.id} has no relaxed structure")
-        return Structure.from_dict(self.document.relaxed_structure)
+        return stored_structure(self.document.relaxed_structure, self.document.id)
 
 
 @dataclass(frozen=True)

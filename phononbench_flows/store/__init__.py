@@ -17,6 +17,7 @@ from __future__ import annotations
 from phononbench_flows.store.blobs import BlobError
 from phononbench_flows.store.collection import NotAllowedError, StoreError
 from phononbench_flows.store.results_store import ResultsStore, can_be_stored, open_store
+from phononbench_flows.store.saving import Saver
 from phononbench_flows.store.specs import (
     DEFAULT_DATABASE,
     DEFAULT_STORE,
@@ -32,6 +33,7 @@ __all__ = [
     "BlobError",
     "NotAllowedError",
     "ResultsStore",
+    "Saver",
     "Spec",
     "StoreError",
     "can_be_stored",

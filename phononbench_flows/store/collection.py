@@ -76,6 +76,13 @@ class Collection(Protocol):
     def update(self, docs: list[dict[str, Any]]) -> None:
         """Insert documents, or replace those of the same ``key``; they last when it returns."""
 
+    def replace(self, docs: list[dict[str, Any]], criteria: Criteria) -> list[str]:
+        """Replace those documents that are there and match, by plain values of fields; gives the keys of the others.
+
+        Each is looked at and replaced in one go: nobody else's change between the two is lost.
+        """
+        ...
+
     def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of the documents of these keys, which have to be there, and leave the rest of them as it is.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import batched
@@ -35,40 +36,42 @@ _CHUNK_BYTES = 255 * 1024  # GridFS' own default
 _LARGEST_DOCUMENT = 16 * 1024**2
 
 CALCULATION_INDEXES = (
-    IndexModel("key", unique=True),
     IndexModel("id"),
-    IndexModel([("set", 1), ("protocol_id", 1), ("status", 1)]),
-    IndexModel([("set", 1), ("protocol_id", 1), ("stage", 1)]),
+    IndexModel([("set", 1), ("protocol_id", 1), ("status", 1), ("stage", 1)]),
     IndexModel([("protocol_id", 1), ("status", 1)]),
     IndexModel("status"),
-    IndexModel("steps"),
     IndexModel("elements"),
     IndexModel("nelements"),
-    IndexModel("chemsys"),
     IndexModel("formula_pretty"),
     IndexModel("nsites"),
     IndexModel("symmetry_relaxed.crystal_system"),
     IndexModel("symmetry_relaxed.number"),
     IndexModel(MINIMUM),
     IndexModel("evidence.looks.path.frequency"),
-    IndexModel("content_hash"),
     IndexModel("origin.parent"),
-    IndexModel("updated_at"),
 )
-"""Indices of the collection of calculations, by what queries, sorts and counts start from."""
+"""Indices of the collection of calculations: what the options of ``query`` and our own commands start from.
 
-CRYSTAL_INDEXES = (
-    IndexModel("key", unique=True),
-    IndexModel("id"),
-    IndexModel("set"),
-    IndexModel("content_hash"),
-    IndexModel("origin.parent"),
-    IndexModel("protocol_id", sparse=True),  # empty, and asked by require_layout
-)
-"""Indices of the collection of crystals."""
+Each write pays for each of them. Keys are found by ``_id``, which every collection has an index of.
+"""
 
-SET_INDEXES = (IndexModel("key", unique=True),)
-"""Indices of the collection of sets."""
+CRYSTAL_INDEXES = (IndexModel("protocol_id", sparse=True),)  # empty, and asked by require_layout
+"""Indices of the collection of crystals, which are found by their ids."""
+
+SET_INDEXES = ()
+"""Indices of the collection of sets, which are found by their names."""
+
+_RETIRED = {
+    "calculations": frozenset(
+        {
+            *("key_1", "set_1_protocol_id_1_status_1", "set_1_protocol_id_1_stage_1", "steps_1", "chemsys_1"),
+            *("content_hash_1", "updated_at_1"),
+        }
+    ),
+    "crystals": frozenset({"key_1", "id_1", "set_1", "content_hash_1", "origin.parent_1"}),
+    "sets": frozenset({"key_1"}),
+}
+"""Indices that older versions made and no query starts from, by collection."""
 
 OLD_CRYSTALS = {"protocol_id": {"$type": "string"}}
 """Finds what older versions kept among the crystals: crystal and calculation in one document."""
@@ -188,6 +191,25 @@ class MongoCollection:
         if writes:
             self._ask(lambda collection: collection.bulk_write(writes, ordered=False))
 
+    def replace(self, docs: list[dict[str, Any]], criteria: Criteria) -> list[str]:
+        """Replace those documents that are there and match; see ``Collection.replace``."""
+        latest = {document["key"]: document for document in docs}
+        wanted = _checked(criteria)
+        writes: list[ReplaceOne[Any]] = [
+            ReplaceOne({"_id": key, **wanted}, _encoded(document)) for key, document in latest.items()
+        ]
+        if not writes:
+            return []
+        done = self._ask(lambda collection: collection.bulk_write(writes, ordered=False))
+        return [] if done.matched_count == len(writes) else self._others_than(latest)
+
+    def _others_than(self, latest: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Keys of documents that are not the ones that were written last."""
+        # A write that was tried again, since its answer was lost, may have found its own result.
+        there = self._ask(lambda c: list(c.find({"_id": {"$in": list(latest)}}, {"updated_at": 1, "stage": 1})))
+        written = {row["_id"]: (row["updated_at"], row["stage"]) for row in there}
+        return [key for key, ours in latest.items() if written.get(key) != (ours["updated_at"], ours["stage"])]
+
     def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of the documents of these keys; see ``Collection.set_fields``."""
         writes = [UpdateOne({"_id": key}, {"$set": dict(fields)}) for key, fields in changes.items()]
@@ -199,8 +221,12 @@ class MongoCollection:
         self._ask(lambda collection: collection.delete_many({"_id": {"$in": list(keys)}}))
 
     def create_indexes(self) -> None:
-        """Make the indices that are not there yet."""
-        self._ask(lambda collection: collection.create_indexes(list(self.indexes)))
+        """Make the indices that are not there yet, and drop those of older versions that no query starts from."""
+        if self.indexes:
+            self._ask(lambda collection: collection.create_indexes(list(self.indexes)))
+        there = self._ask(lambda collection: [index["name"] for index in collection.list_indexes()])
+        for name in _RETIRED.get(self.name, frozenset()).intersection(there):
+            self._ask(lambda collection, name=name: collection.drop_index(name))  # type: ignore[misc]
 
     def missing_indexes(self) -> list[str]:
         """The indices that are not there, by their fields."""
@@ -211,9 +237,12 @@ class MongoCollection:
 
 
 def _checked(criteria: Criteria | None) -> Criteria:
+    """Criteria without code; a key is asked for as ``_id``, which it is."""
     criteria = criteria or {}
     refuse_code(criteria)
-    return criteria
+    if "key" not in criteria or "_id" in criteria:
+        return criteria
+    return {"_id": criteria["key"]} | {field: value for field, value in criteria.items() if field != "key"}
 
 
 def _included(properties: Properties | None) -> dict[str, int] | None:
@@ -236,12 +265,30 @@ def _encoded(document: Mapping[str, Any]) -> RawBSONDocument:
     return RawBSONDocument(data)
 
 
+def _pieces(name: str, data: bytes) -> Iterator[dict[str, Any]]:
+    """The documents of ``blobs.chunks`` of a blob."""
+    for n, start in enumerate(range(0, len(data), _CHUNK_BYTES)):
+        yield {"_id": f"{name}-{n}", "files_id": name, "n": n, "data": data[start : start + _CHUNK_BYTES]}
+
+
+def _entry(name: str, length: int) -> dict[str, Any]:
+    """The document of ``blobs.files`` of a blob."""
+    about = {"filename": f"{name}.npz", "length": length, "chunkSize": _CHUNK_BYTES, "uploadDate": datetime.now(UTC)}
+    return {"_id": name} | about
+
+
+def _replacements(documents: Sequence[dict[str, Any]]) -> list[ReplaceOne[dict[str, Any]]]:
+    return [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+
+
 class GridFSBlobs(Blobs):
     """Blobs in GridFS, as ``blobs.files`` and ``blobs.chunks`` with the sha256 as the file's ``_id``.
 
     A blob is written piece by piece in place, its entry in ``blobs.files`` last. So an upload that was cut off, or is
     made by two processes at once, is simply made again; GridFS' own upload takes pieces that lie there for an error.
     """
+
+    lot_bytes = 2**25
 
     def __init__(self, database: str) -> None:
         self.database = database
@@ -254,27 +301,22 @@ class GridFSBlobs(Blobs):
         """The index that GridFS reads by, if it is not there."""
         return _missing(self.database, "blobs.chunks", _CHUNK_INDEXES)
 
-    def _read(self, ref: BlobRef) -> bytes | None:
-        if self._files(lambda collection: collection.find_one({"_id": ref.sha256})) is None:
-            return None
-        chunks = self._chunks(lambda collection: list(collection.find({"files_id": ref.sha256}, sort=[("n", 1)])))
-        return b"".join(chunk["data"] for chunk in chunks)
+    def _read(self, refs: Sequence[BlobRef]) -> dict[str, bytes]:
+        # The pieces tell all: a blob whose pieces are not all there has another sha256.
+        wanted = {"files_id": {"$in": [ref.sha256 for ref in refs]}}
+        order = [("files_id", 1), ("n", 1)]
+        found: defaultdict[str, list[bytes]] = defaultdict(list)
+        for piece in self._chunks(lambda collection: list(collection.find(wanted, sort=order))):
+            found[piece["files_id"]].append(piece["data"])
+        return {name: b"".join(pieces) for name, pieces in found.items()}
 
-    def _write(self, ref: BlobRef, data: bytes) -> None:
-        chunks = [
-            {"_id": f"{ref.sha256}-{n}", "files_id": ref.sha256, "n": n, "data": data[start : start + _CHUNK_BYTES]}
-            for n, start in enumerate(range(0, len(data), _CHUNK_BYTES))
-        ]
-        writes = [ReplaceOne({"_id": chunk["_id"]}, chunk, upsert=True) for chunk in chunks]
-        self._chunks(lambda collection: collection.bulk_write(writes, ordered=False))
-        entry = {
-            "_id": ref.sha256,
-            "filename": f"{ref.sha256}.npz",
-            "length": len(data),
-            "chunkSize": _CHUNK_BYTES,
-            "uploadDate": datetime.now(UTC),
-        }
-        self._files(lambda collection: collection.replace_one({"_id": ref.sha256}, entry, upsert=True))
+    def _write(self, blobs: Mapping[str, bytes]) -> None:
+        # To ask what is there costs as much as to write it again.
+        if blobs:
+            pieces = [piece for name, data in blobs.items() for piece in _pieces(name, data)]
+            self._chunks(lambda collection: collection.bulk_write(_replacements(pieces), ordered=False))
+            entries = [_entry(name, len(data)) for name, data in blobs.items()]
+            self._files(lambda collection: collection.bulk_write(_replacements(entries), ordered=False))
 
     def _place(self, ref: BlobRef) -> str:
         return f"Blob {ref.sha256} of the MongoDB database '{self.database}'"

@@ -145,7 +145,17 @@ class ResultsStore:
             doc.updated_at = now
         self._calculations.update([_plain(doc.key, doc) for doc in docs])
 
-    def set_fields(self, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+    def put_if(self, criteria: Criteria, *docs: CalculationDocument) -> list[str]:
+        """Write those calculations that are there and match, by the plain values of fields; gives the others' keys.
+
+        Otherwise as :meth:`put`; a server is asked once.
+        """
+        now = datetime.now(UTC)
+        for doc in docs:
+            doc.updated_at = now
+        return self._calculations.replace([_plain(doc.key, doc) for doc in docs], criteria)
+
+    def set_fields(self, changes: Mapping[str, Mapping[str, str | int | None]]) -> None:
         """Set fields of calculations by their keys, whatever else changes of them meanwhile; ``updated_at`` stays.
 
         Raises:
@@ -210,7 +220,7 @@ class ResultsStore:
     def crystals(self, ids: Iterable[str]) -> Iterator[CrystalDocument]:
         """The crystals of these ids that are there, in any order, one at a time."""
         for lot in batched(ids, _LOT):
-            for raw in self._crystals.query({"id": {"$in": list(lot)}}):
+            for raw in self._crystals.query({"key": {"$in": list(lot)}}):
                 yield _validated(CrystalDocument, raw)
 
     def put_set(self, doc: SetDocument) -> None:

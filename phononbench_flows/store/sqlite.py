@@ -265,6 +265,17 @@ class SQLiteStore(Store):
         with self._transaction() as connection:
             connection.executemany(_UPSERT, rows)
 
+    def replace(self, docs: list[dict[str, Any]], criteria: Criteria) -> list[str]:
+        """Replace those documents that are there and match; see ``Collection.replace``."""
+        rows = {document["key"]: _row(document) for document in docs}
+        with self._transaction() as connection:
+            sql = 'SELECT number, document FROM documents WHERE "key" IN (SELECT value FROM json_each(?))'
+            texts = dict(connection.execute(sql, [json.dumps(list(rows))]).fetchall())
+            there = [document for number in texts if (document := self._loaded(number, texts)) is not None]
+            matching = {document["key"] for document in there if _matches(criteria, document)}
+            connection.executemany(_UPSERT, [row for key, row in rows.items() if key in matching])
+        return [key for key in rows if key not in matching]
+
     def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of the documents of these keys; see ``Collection.set_fields``."""
         sql = 'SELECT number, document FROM documents WHERE "key" IN (SELECT value FROM json_each(?))'

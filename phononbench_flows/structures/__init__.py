@@ -9,6 +9,7 @@ from phononbench_flows.structures.parsing import clean, parse, parse_all, start_
 from phononbench_flows.structures.raw import Ignored, InputError, RawCrystal, ReadLimits, Rejection
 from phononbench_flows.structures.readers import read_inputs
 from phononbench_flows.structures.same import Shape, Tolerance, is_same, originals, shape
+from phononbench_flows.structures.stored import StoredStructureError, stored_structure
 
 __all__ = [
     "Ignored",
@@ -19,6 +20,7 @@ __all__ = [
     "ReferenceSet",
     "Rejection",
     "Shape",
+    "StoredStructureError",
     "Tolerance",
     "check",
     "clean",
@@ -31,4 +33,5 @@ __all__ = [
     "read_inputs",
     "shape",
     "start_early",
+    "stored_structure",
 ]

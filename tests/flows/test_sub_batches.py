@@ -15,7 +15,7 @@ from phononbench_flows.engine.batch import DeviceError
 from phononbench_flows.flows import sub_batches, time_limit
 from phononbench_flows.flows.sub_batches import Admission, OutOfTimeError, by_suspicion, set_aside, work_through
 from phononbench_flows.outcomes import SCREENED, Reason, Status
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.store import ResultsStore, Saver
 
 PACE = ("relaxation", "protocol", "potential", "cpu")
 
@@ -45,6 +45,12 @@ def by_id(store: ResultsStore, crystal_id: str) -> CalculationDocument:
     return found
 
 
+def save(admission: Admission, store: ResultsStore, document: CalculationDocument, *, goes_on: bool) -> None:
+    admission.passed(document, goes_on=goes_on)
+    with Saver(store, admission.mine) as saver:
+        saver.save(document, {})
+
+
 class Engine:
     """Computes crystals one after another: each passes its step but those that kill the worker."""
 
@@ -65,7 +71,7 @@ class Engine:
                 raise Killed
             self.sleep(1.0)
             document.stage = "relaxation"
-            admission.write(document, goes_on=False)
+            save(admission, self.store, document, goes_on=False)
 
 
 class Killed(BaseException):
@@ -81,7 +87,7 @@ def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
     waiting = set_aside(list(store.documents({"status": "pending", "stage": "screened"}, sort={"key": 1})), store)
     with monkeypatch.context() as patched:
         # A killed worker takes no mark back.
-        patched.setattr(engine.store, "put", lambda *docs, put=store.put: put(*docs) if not dead else None)
+        patched.setattr(store, "set_fields", lambda fields, write=store.set_fields: None if dead else write(fields))
         dead = []
 
         def compute(admission):
@@ -164,7 +170,7 @@ def test_an_error_that_the_worker_outlives_counts_for_nothing(store):
     def failing(admission):
         (first, second) = next(iter(admission))
         first.stage = "relaxation"
-        admission.write(first, goes_on=False)
+        save(admission, store, first, goes_on=False)
         second.stage = "relaxation"  # and cannot be written
         raise OSError("no space left on device")
 
@@ -181,7 +187,7 @@ def test_while_a_crystal_goes_on_it_stays_marked(store):
         (document,) = next(iter(admission))
         assert by_id(store, "toys-0").attempts == 3
         document.stage = "relaxation"
-        admission.write(document, goes_on=True)
+        save(admission, store, document, goes_on=True)
         assert [(d.stage, d.attempts) for d in store.documents()] == [("relaxation", 1)]
         raise OSError("no space left on device")
 
@@ -199,8 +205,8 @@ def test_what_another_worker_ends_while_it_is_under_way_here_stands(store):
         other.stage, other.status = "spectrum", Status.STABLE
         store.put(other)
         document.stage = "relaxation"
-        admission.write(document, goes_on=True)
-        admission.write(document, goes_on=False)
+        save(admission, store, document, goes_on=True)
+        save(admission, store, document, goes_on=False)
 
     assert run(documents, store, overtaken)
     assert [(d.stage, d.status) for d in store.documents()] == [("spectrum", "stable")]
@@ -314,7 +320,7 @@ def test_after_the_grace_a_portion_is_left_without_a_mark(store, signals, monkey
     def endless(admission):
         (first, _) = next(iter(admission))
         first.stage = "relaxation"
-        admission.write(first, goes_on=False)
+        save(admission, store, first, goes_on=False)
         os.kill(os.getpid(), signal.SIGTERM)
         while True:
             time.sleep(0.01)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import random
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
 import pytest
 import synthetic
+from forged import documents_of, rewritten, with_documents
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
@@ -22,7 +21,6 @@ from phononbench_flows.protocol import Judgement, Protocol
 from phononbench_flows.results.bundle import (
     CRYSTALS,
     DOCUMENTS,
-    MANIFEST,
     PROTOCOL,
     SET,
     BundleError,
@@ -50,29 +48,6 @@ def packed(folder, tmp_path_factory) -> Path:
     with ResultsStore.open(folder) as store:
         pack(store, "Alpha", path, force_constants=True)
     return path
-
-
-def rewritten(path: Path, out: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """A copy of a bundle with other members, and a manifest that agrees with them, as a forger would make it."""
-    with zipfile.ZipFile(path) as bundle:
-        members = {name: bundle.read(name) for name in bundle.namelist()}
-    manifest = json.loads(members.pop(MANIFEST))
-    change(members)
-    manifest["files"] = {
-        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()
-    }
-    with zipfile.ZipFile(out, "w") as bundle:
-        for name, data in (members | {MANIFEST: json.dumps(manifest).encode()}).items():
-            bundle.writestr(name, data)
-    return out
-
-
-def documents_of(members: dict[str, bytes], name: str = DOCUMENTS) -> list[dict]:
-    return [json.loads(line) for line in gzip.decompress(members[name]).splitlines()]
-
-
-def with_documents(members: dict[str, bytes], documents: list[dict], name: str = DOCUMENTS) -> None:
-    members[name] = gzip.compress("".join(json.dumps(each) + "\n" for each in documents).encode())
 
 
 def test_a_bundle_verifies(packed):

@@ -13,7 +13,7 @@ from phononbench_flows import potentials
 from phononbench_flows.engine.batch import Budget, MachineError, UndeliverableError
 from phononbench_flows.outcomes import SCREENED, Status
 from phononbench_flows.protocol import PRESETS
-from phononbench_flows.steps import ALWAYS, StepInput, Tools, steps_named
+from phononbench_flows.steps import ALWAYS, StepInput, Tools, find_step
 from phononbench_flows.steps.passing import pass_steps
 
 PAPER = PRESETS["paper"]
@@ -45,7 +45,7 @@ class Passing:
         self.passed.append((document.id.removeprefix("toys-"), document.stage))
 
     def run(self, tools: Tools, steps=ALWAYS, crystals=None) -> list[tuple[str, str]]:
-        pass_steps(crystals or self.inputs, steps_named(steps), tools, self.write)
+        pass_steps(crystals or self.inputs, [find_step(step) for step in steps], tools, self.write)
         return self.passed
 
 
@@ -114,7 +114,7 @@ def test_what_nobody_can_take_ends_the_run(potential, fcc):
         raise OSError("the disk is full")
 
     with pytest.raises(UndeliverableError, match="the disk is full"):
-        pass_steps(passing.inputs, steps_named(ALWAYS), Tools(QUICK, potential), full)
+        pass_steps(passing.inputs, [find_step(step) for step in ALWAYS], Tools(QUICK, potential), full)
 
 
 def test_an_exception_of_a_crystal_asks_for_a_healthy_one(potential, fcc, monkeypatch):

@@ -160,7 +160,7 @@ def test_it_runs_locally_and_stands_in_results_csv_and_survives_a_kill(crystals,
     }
     expected = {i: str(d.results["density"]["value"]) for i, d in documents.items()}
     assert densities(out) == expected
-    queried = csv.DictReader(io.StringIO(invoke("query", out, "--format", "csv")))
+    queried = csv.DictReader(io.StringIO(invoke("query", out, "--format", "csv", "--step", REFERENCE)))
     assert {row["id"]: row["density"] for row in queried} == expected
 
 

@@ -18,7 +18,7 @@ import pytest
 from made_documents import crystal_of, make
 from servers import fresh_database
 
-from phononbench_flows.documents import CalculationDocument
+from phononbench_flows.documents import CalculationDocument, SetDocument
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.stability import Evidence, Look
 from phononbench_flows.store import ResultsStore
@@ -94,6 +94,7 @@ def stores(
                 document.arrays = {"band_structure": bands}
         for start in range(0, 120, 20):  # so that some are newer than others
             served.put(*crystals[start : start + 20])
+        served.put_set(SetDocument(set="MyModel"))
         embedded._calculations.update(list(served.query()))
         served.put_crystals(
             *(crystal_of(document, structure={"charge": number}) for number, document in enumerate(crystals))
