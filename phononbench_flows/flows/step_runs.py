@@ -75,6 +75,7 @@ def run_step(keys: Sequence[str], step: Step, store: ResultsStore, tools: Tools)
         def write(document: CalculationDocument, arrays: Mapping[str, Arrays]) -> None:
             if tools.potential is not None:
                 document.potential = tools.potential.record()
+            document.provenance_by_step = document.provenance_by_step | {step.name: provenance}
             _finish(document, arrays, provenance, saver)
 
         if any(document.device_errors for document in sub_batch):
