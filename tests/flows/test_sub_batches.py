@@ -76,7 +76,9 @@ def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
     waiting = set_aside(list(store.documents({"status": "pending", "stage": "screened"}, sort={"key": 1})), store)
     with monkeypatch.context() as patched:
         # A killed worker takes no mark back.
-        patched.setattr(engine.store, "put", lambda *docs, put=store.put: put(*docs) if not dead else None)
+        for name in ("put", "set_fields"):
+            write = getattr(store, name)
+            patched.setattr(engine.store, name, lambda *given, write=write: None if dead else write(*given))
         dead = []
 
         def compute(sub_batch):
