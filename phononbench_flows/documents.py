@@ -240,7 +240,10 @@ class CalculationDocument(_Crystal):
     begun_by: str | None = Field(None, description="Mark of the worker's run that has it in work.")
     device_errors: int = Field(0, description="Times that the device failed while a step of this crystal was in work.")
     timings: dict[str, float] = Field(default_factory=dict, description="Seconds by step, a batch's shared out.")
-    provenance: Provenance | None = None
+    provenance: Provenance | None = Field(None, description="Of the step that wrote last.")
+    provenance_by_step: dict[str, Provenance] = Field(
+        default_factory=dict, description="Of each step that was passed or failed; none in documents that are older."
+    )
 
     @property
     def why(self) -> str | None:

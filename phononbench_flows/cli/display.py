@@ -8,7 +8,7 @@ from itertools import chain
 from rich.table import Table
 from rich.text import Text
 
-from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, Provenance, SetDocument
 from phononbench_flows.harmless import harmless
 from phononbench_flows.results.published import Published
 from phononbench_flows.stability import Look, explain, explain_published, point_text
@@ -169,9 +169,23 @@ def _provenance_lines(document: CalculationDocument) -> Iterator[tuple[str, obje
         yield "job", provenance.job_uuid
         yield "firework", provenance.fw_id
         yield "launch", provenance.launch_id
-        yield "versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+        yield "versions", _versions(provenance)
+        yield from _steps_elsewhere(document, provenance)
     yield "first written", f"{document.created_at:%Y-%m-%d %H:%M} UTC"
     yield "last written", f"{document.updated_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _steps_elsewhere(document: CalculationDocument, last: Provenance) -> Iterator[tuple[str, object]]:
+    """Where those steps ran that ran on another machine, or with other versions, than the last one."""
+    for step, each in document.provenance_by_step.items():
+        if (each.host, each.gpu, each.versions) != (last.host, last.gpu, last.versions):
+            words = [each.host, each.gpu, f"launch {each.launch_id}" if each.launch_id else None]
+            words += [_versions(each)] if each.versions != last.versions else []
+            yield f"{step.replace('_', ' ')} on", ", ".join(filter(None, words))
+
+
+def _versions(provenance: Provenance) -> str:
+    return ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
 
 
 def structure_table(document: CalculationDocument, crystal: CrystalDocument | None) -> Table | None:

@@ -78,7 +78,9 @@ def run_steps(keys: Sequence[str], steps: Sequence[Step], store: ResultsStore, t
         def write(document: CalculationDocument, arrays: Mapping[str, Arrays]) -> None:
             if tools.potential is not None:
                 document.potential = tools.potential.record()
-            document.provenance = provenance
+            failed = document.status == Status.FAILED
+            name = steps[stages.index(document.stage)].name if failed else str(document.stage)
+            document.provenance_by_step = document.provenance_by_step | {name: provenance}
             goes_on = document.status == Status.PENDING and document.stage != steps[-1].name
             admission.passed(document, goes_on=goes_on)
             saver.save(document, arrays)

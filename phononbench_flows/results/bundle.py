@@ -118,8 +118,8 @@ class _Seen:
         for name, ref in document.arrays.items():
             if name not in _OF_FORCES or self.force_constants:
                 self.blobs[_blob_name(ref)] = ref
-        if document.provenance is not None:
-            self.versions.add(json.dumps(document.provenance.versions, sort_keys=True))
+        for each in filter(None, (document.provenance, *document.provenance_by_step.values())):
+            self.versions.add(json.dumps(each.versions, sort_keys=True))
 
     def manifest(self, about: SetDocument, files: Mapping[str, Entry]) -> Manifest:
         """The manifest of these documents.

@@ -1,8 +1,8 @@
 """Finished crystals on their way into a store: one at a time, or together where they come fast.
 
-A crystal is written at once unless another was within the last second. Those that come faster are written by a thread
+A crystal is written at once unless another was a few seconds before. Those that come faster are written by a thread
 that takes all that wait, in three commands for however many: arrays, then documents. So a worker asks a server for
-little per second, and a worker that is killed had in its hands what it computed in the last second at most.
+little per second, and a worker that is killed loses what it computed in the last few seconds at most.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from phononbench_flows.store.blobs import packed, reference
 from phononbench_flows.store.collection import Criteria
 from phononbench_flows.store.results_store import ResultsStore
 
-PACE_SECONDS = 1.0
+PACE_SECONDS = 5.0
 """Between two writes to a server."""
 
 _MAX_BYTES = 2**26  # of arrays that wait; then who computes waits too

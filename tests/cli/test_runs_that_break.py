@@ -72,7 +72,7 @@ def found(tmp_path) -> Callable[..., dict[str, CalculationDocument]]:
 
 def outcomes(documents: dict[str, CalculationDocument]) -> dict[str, dict]:
     """What was computed, without when and where."""
-    apart = {"created_at", "updated_at", "timings", "provenance"}
+    apart = {"created_at", "updated_at", "timings", "provenance", "provenance_by_step"}
     return {name: document.model_dump(exclude=apart) for name, document in documents.items()}
 
 

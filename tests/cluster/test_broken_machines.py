@@ -89,7 +89,7 @@ def worker_command(command, mongo_uri, mongo_database, tmp_path):
 
 def outcome(document: CalculationDocument) -> dict:
     """What was computed for a crystal, without what says when, where and under which name."""
-    apart = {"id", "key", "set", "created_at", "updated_at", "timings", "provenance"}
+    apart = {"id", "key", "set", "created_at", "updated_at", "timings", "provenance", "provenance_by_step"}
     return document.model_dump(exclude=apart)
 
 

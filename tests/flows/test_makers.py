@@ -15,8 +15,9 @@ from maggma.stores import MemoryStore
 from pymatgen.core import Structure
 from screened import TOY, crystal_set, put_waiting
 
+from phononbench_flows.cli.display import _provenance_lines
 from phononbench_flows.engine.batch import MachineError
-from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepsMaker, machine
+from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepsMaker, machine, step_runs
 from phononbench_flows.flows.step_runs import WrongPotentialError
 from phononbench_flows.outcomes import SCREENED, Reason, Status
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
@@ -202,3 +203,22 @@ def test_a_crystal_whose_arrays_are_gone_fails_alone(store, fcc, cu3au):
     found = {d.id: (d.status, d.reason) for d in store.documents()}
     assert found == {"toys-0": ("failed", "exception"), "toys-1": ("stable", None)}
     assert "is missing" in store.get(first.key).detail
+
+
+def test_each_step_keeps_where_it_was_computed(store, fcc, monkeypatch):
+    (key,) = waiting(store, [fcc])
+    for host, step in zip("abc", ALWAYS, strict=True):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        monkeypatch.setattr(step_runs, "versions", lambda host=host: {"torch": host})
+        run(chunk_maker(store).of_steps([step]).make([key]))
+    document = store.get(key)
+    assert document.provenance.host == "c"
+    found = {step: (each.host, each.versions["torch"]) for step, each in document.provenance_by_step.items()}
+    assert found == {"relaxation": ("a", "a"), "force_constants": ("b", "b"), "spectrum": ("c", "c")}
+    assert len({each.job_uuid for each in document.provenance_by_step.values()}) == 3
+    shown = dict(_provenance_lines(document))
+    assert (shown["computed on"], shown["relaxation on"], shown["force constants on"]) == (
+        "c",
+        "a, torch a",
+        "b, torch b",
+    )

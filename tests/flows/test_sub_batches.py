@@ -87,7 +87,9 @@ def killed_run(store: ResultsStore, engine: Engine, monkeypatch) -> None:
     waiting = set_aside(list(store.documents({"status": "pending", "stage": "screened"}, sort={"key": 1})), store)
     with monkeypatch.context() as patched:
         # A killed worker takes no mark back.
-        patched.setattr(store, "set_fields", lambda fields, write=store.set_fields: None if dead else write(fields))
+        for name in ("put", "set_fields"):
+            write = getattr(store, name)
+            patched.setattr(engine.store, name, lambda *given, write=write: None if dead else write(*given))
         dead = []
 
         def compute(admission):
