@@ -23,7 +23,7 @@ from phononbench_flows.cluster import slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
 from phononbench_flows.cluster.preflight import Check, State, check_kinds, preflight, waiting_kinds
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import machine, time_limit
 from phononbench_flows.store.connection import retry_seconds

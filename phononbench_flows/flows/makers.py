@@ -12,7 +12,6 @@ from typing import Any
 from jobflow import Flow, Job, Maker, Response, job
 
 from phononbench_flows import potentials
-from phononbench_flows.engine.batch import Budget
 from phononbench_flows.flows import machine
 from phononbench_flows.flows.step_runs import run_step
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
@@ -54,6 +53,8 @@ class StepMaker(Maker):
 
         Where time runs out, the same job computes the rest in another run.
         """
+        from phononbench_flows.engine.batch import Budget
+
         tools = Tools(
             protocol=Protocol.model_validate(self.protocol),
             potential=self._load(),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import DeviceError
+from phononbench_flows.engine.trouble import DeviceError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import time_limit
 from phononbench_flows.outcomes import Reason, Status

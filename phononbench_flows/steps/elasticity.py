@@ -25,10 +25,10 @@ from phononbench_flows.steps.step import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from phononbench_flows.engine.batch import Failure
     from phononbench_flows.engine.dialogues import Dialogue, Found
     from phononbench_flows.engine.elasticity import Elasticity
     from phononbench_flows.engine.force_constants import ForceConstants
+    from phononbench_flows.engine.trouble import Failure
 
 _CELLS = 12  # six strains and their opposites
 _TPA_GPA = 1000.0  # 1/TPa in 1/GPa
@@ -57,8 +57,8 @@ def _cost(size: CrystalSize, _: Protocol) -> float:
 
 
 def _compute(crystals: Sequence[StepInput], tools: Tools, deliver: Deliver) -> None:
-    from phononbench_flows.engine.batch import Failure
     from phononbench_flows.engine.dialogues import hold
+    from phononbench_flows.engine.trouble import Failure
 
     def tell(index: int, found: Found[Outcome] | Failure) -> None:
         deliver(index, found if isinstance(found, Failure) else replace(found.result, seconds=found.seconds))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import Failure, MachineError
+from phononbench_flows.engine.trouble import Failure, MachineError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.stability import assess, thresholded
