@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
@@ -78,7 +79,7 @@ def test_the_queue_adapters_make_complete_scripts(name, resources):
     directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
     assert {*resources, f"--partition={name}", "--time=12:00:00", "--signal=B:TERM@90"} <= set(directives)
     assert not any(line.startswith("--account") for line in directives)
-    command = f'bash "$PHONONBENCH_LAUNCHERS/pilot.sh" "$PHONONBENCH_LAUNCHERS/my_fworker_{name}.yaml"'
+    command = f'exec bash "$PHONONBENCH_LAUNCHERS/pilot.sh" "$PHONONBENCH_LAUNCHERS/my_fworker_{name}.yaml"'
     assert command in lines
     assert 'export PATH="${VIRTUAL_ENV:-$CONDA_PREFIX}/bin:$PATH"' in lines
 
@@ -95,18 +96,22 @@ def pilot(tmp_path):
         "#!/usr/bin/env bash\n"
         'echo "$*; GPU ${CUDA_VISIBLE_DEVICES-unset}; threads $OMP_NUM_THREADS" >>"$CALLS"\n'
         'trap "echo told to stop; exit 0" TERM\n'
+        'test "$END" = 0 || echo "this worker does not start: no GPU" >&2\n'
         "for ((i = 0; i < WAIT; i++)); do sleep 0.05; done\n"
         'exit "$END"\n'
     )
     program.chmod(0o755)
     (tmp_path / "job").mkdir()
 
-    def start(*arguments: str, wait: int = 0, end: int = 0, **environment: str) -> subprocess.Popen:
+    def start(
+        *arguments: str, wait: int = 0, end: int = 0, stderr: IO[str] | None = None, **environment: str
+    ) -> subprocess.Popen:
         plain = {k: v for k, v in os.environ.items() if k not in {"CUDA_VISIBLE_DEVICES", "SLURM_NTASKS"}}
         mine = {"CALLS": str(tmp_path / "calls"), "WAIT": str(wait), "END": str(end), "SLURM_CPUS_ON_NODE": "8"}
         path = f"{program.parent}:/usr/bin:/bin"
         command = ["bash", str(LAUNCHERS / "pilot.sh"), *arguments]
-        return subprocess.Popen(command, cwd=tmp_path / "job", env=plain | mine | {"PATH": path} | environment)
+        environment = plain | mine | {"PATH": path} | environment
+        return subprocess.Popen(command, cwd=tmp_path / "job", env=environment, stderr=stderr)
 
     return start
 
@@ -129,8 +134,12 @@ def test_without_gpus_every_task_gets_a_worker(pilot, tmp_path):
     assert calls(tmp_path) == [f"worker --fworker cpu.yaml --folder worker{i}; GPU ; threads 2" for i in range(4)]
 
 
-def test_a_worker_that_does_not_start_is_told(pilot):
-    assert pilot("gpu.yaml", end=2, CUDA_VISIBLE_DEVICES="0,1").wait(20) == 1
+def test_why_a_worker_does_not_start_stands_in_the_jobs_output(pilot, tmp_path):
+    with (tmp_path / "error").open("w") as error:
+        assert pilot("gpu.yaml", end=2, stderr=error, CUDA_VISIBLE_DEVICES="0,1").wait(20) == 1
+    said = (tmp_path / "error").read_text()
+    assert said.count("this worker does not start: no GPU") == 2
+    assert f"worker1 failed; the end of {tmp_path}/job/worker1/log:" in said
 
 
 def test_the_end_of_the_job_is_passed_on_and_waited_for(pilot, tmp_path):
