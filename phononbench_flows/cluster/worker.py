@@ -19,6 +19,7 @@ from fireworks import FWorker, LaunchPad
 from fireworks.core.rocket_launcher import launch_rocket
 from fireworks.utilities.fw_utilities import create_datestamp_dir
 
+from phononbench_flows import witness
 from phononbench_flows.cluster import slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
@@ -55,6 +56,7 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = N
     _heed_slurm()
     _require_fit(preflight(lp, fworker, store))
     fworker.env[IDENTITY] = identity()
+    witness.begin()
     lp = _patient(lp)
     newest = troubles = 0
     last_work = time.monotonic()

@@ -162,7 +162,8 @@ def _pace_key(step: Step, tools: Tools) -> tuple[str, ...]:
 
 
 def _finish(document: CalculationDocument, waiting: Waiting, provenance: Provenance) -> None:
-    document.provenance, document.attempts, document.device_errors = provenance, 0, 0
+    document.provenance = provenance
+    document.attempts, document.excused, document.device_errors = 0, 0, 0
     if waiting.still([document]):
         waiting.store.put(document)
     else:

@@ -2,9 +2,13 @@
 
 A worker that begins a sub-batch says so in its crystals' documents, and a crystal that ends a step is free of it again.
 So a crystal that is found with attempts was there when a worker was killed. Its neighbours were too, hence each of them
-is tried alone from then on: the innocent come through, and one that takes three more workers with it is set aside. It
-takes three because workers are killed from outside as well: with one or two, six random kills over two chunks of twenty
-crystals put innocent ones aside.
+is tried alone from then on: the innocent come through, and one that takes three more workers with it is set aside.
+
+Workers are killed from outside as well: for other people's jobs, by time limits, with their node. That is no crystal's
+fault, so the end of a worker that has a witness (see ``witness``) is excused unless it was seen to be of its own
+making. Crystals whose attempts are all excused go on together, or a worker that is often killed would compute one
+crystal a life. Only where ends add up that nobody has seen are they tried in ever smaller groups, since a crystal might
+take the whole node down; who is still there after sixteen is set aside.
 
 An error of the device, which ends a process too, is laid to nobody at first. But a crystal may be what a kernel
 stumbles over: from the second such error on, those that were there are tried alone as well, each after a healthy
@@ -18,8 +22,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import batched, groupby
 from typing import Any
 
+from phononbench_flows import witness
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.trouble import DeviceError
 from phononbench_flows.errors import PhononBenchError
@@ -29,6 +35,12 @@ from phononbench_flows.store import ResultsStore
 
 MAX_ATTEMPTS = 4
 """Workers that a crystal may take with it: the first, perhaps, in company, and three that had nothing else in work."""
+
+MAX_EXCUSED = 16
+"""Workers that may be killed, unseen by anybody, while they compute a crystal: half of a chunk's crystals are apart
+from the other half after three, and each is alone after ten."""
+
+_TOGETHER = 3  # so many excused ends separate nobody
 
 # Crystals of the first sub-batch of a step where time is limited and this process has not yet seen how long one takes.
 _FIRST = 4
@@ -68,25 +80,34 @@ class Waiting:
 
 
 def suspicion(document: CalculationDocument) -> int:
-    """How often a crystal was there when a process ended; the first error of the device does not count."""
-    return document.attempts + max(0, document.device_errors - 1)
+    """How often a crystal was there when a process ended by itself; the first error of the device does not count."""
+    return max(0, document.attempts - document.excused) + max(0, document.device_errors - 1)
 
 
 def set_aside(documents: Sequence[CalculationDocument], store: ResultsStore) -> list[CalculationDocument]:
     """Fail the crystals that have ended their workers too often; gives the others."""
-    guilty = [d for d in documents if suspicion(d) >= MAX_ATTEMPTS]
+    guilty = [d for d in documents if suspicion(d) >= MAX_ATTEMPTS or d.excused >= MAX_EXCUSED]
     for document in guilty:
         document.status, document.reason = Status.FAILED, Reason.KILLED_WORKER
-        document.detail = f"{suspicion(document) - 1} workers ended while they computed it and nothing else"
+        document.detail = (
+            f"{suspicion(document) - 1} workers ended while they computed it and nothing else"
+            if suspicion(document) >= MAX_ATTEMPTS
+            else f"{document.attempts} workers were killed while they computed it, the last of them nothing else"
+        )
     store.put(*guilty)
-    return [d for d in documents if suspicion(d) < MAX_ATTEMPTS]
+    return [d for d in documents if d.status != Status.FAILED]
 
 
 def by_suspicion(documents: Sequence[CalculationDocument]) -> Iterator[list[CalculationDocument]]:
-    """Those that nothing speaks against together, then the others one by one, the least suspicious first."""
-    fresh = [d for d in documents if not suspicion(d)]
-    if fresh:
+    """Those that nothing speaks against together, then those that were often there at ends that nobody saw, in groups
+    that halve with each, then the suspicious one by one, the least suspicious first.
+    """
+    clean = [d for d in documents if not suspicion(d)]
+    if fresh := [d for d in clean if d.excused < _TOGETHER]:
         yield fresh
+    often = sorted((d for d in clean if d.excused >= _TOGETHER), key=lambda d: d.excused)
+    for ends, alike in groupby(often, key=lambda d: d.excused):
+        yield from map(list, batched(alike, max(1, len(documents) >> (ends - _TOGETHER + 1))))
     yield from ([d] for d in sorted(documents, key=suspicion) if suspicion(d))
 
 
@@ -155,15 +176,19 @@ def _affordable(costs: Sequence[float], seconds: float, throughput: float | None
 @contextmanager
 def _marked(sub_batch: Sequence[CalculationDocument], waiting: Waiting) -> Iterator[None]:
     """Count an attempt of these crystals. A worker that lives to see its error takes it back: nothing was killed."""
+    seen = witness.is_watching()
     for document in sub_batch:
+        document.excused = (document.excused if document.attempts else 0) + seen
         document.attempts += 1
     waiting.store.put(*sub_batch)
     try:
-        yield
+        with witness.watched(waiting.store.spec, [d.key for d in sub_batch]):
+            yield
     except BaseException as error:
         unfinished = waiting.still([d for d in sub_batch if d.attempts])
         for document in unfinished:
             document.attempts -= 1
+            document.excused -= seen
             document.device_errors += isinstance(error, DeviceError)
         waiting.store.put(*unfinished)
         raise

@@ -15,7 +15,7 @@ from maggma.stores import MemoryStore
 from pymatgen.core import Structure
 from screened import TOY, crystal_set, put_waiting
 
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepMaker, machine
 from phononbench_flows.flows.step_runs import WrongPotentialError
 from phononbench_flows.outcomes import SCREENED, Reason, Status
