@@ -69,7 +69,7 @@ class StepMaker(Maker):
     def _load(self) -> potentials.Potential | None:
         if self.potential is None:
             return None
-        return potentials.load(self.potential, self.device, self.potential_settings)
+        return potentials.load(self.potential, machine.device(self.device), self.potential_settings)
 
 
 @dataclass

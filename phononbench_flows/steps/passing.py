@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 Write = Callable[[CalculationDocument, Mapping[str, Arrays]], None]
 """Takes a document that has passed a step or failed in it, and the arrays to keep with it, by name."""
 
+# What a crystal may be the reason of, or a broken device: one that gives nonsense raises nothing.
+_PERHAPS_THE_MACHINES = {Reason.EXCEPTION, Reason.NOT_FINITE, Reason.FORCES_EXPLODED, Reason.OUT_OF_MEMORY}
+
 _logged: set[str] = set()  # kinds of errors whose traceback this process has told
 
 
@@ -25,7 +28,8 @@ def pass_step(step: Step, crystals: Sequence[StepInput], tools: Tools, write: Wr
     """Compute a step of these crystals; each document is written to, and given to ``write``, as soon as it is done.
 
     Raises:
-        MachineError: a crystal ended in an exception, and a healthy crystal does too. Nothing is written of either.
+        MachineError: a crystal ended in what a broken machine may cause as well, and a healthy crystal does too.
+            Nothing is written of either.
     """
     last = step is steps_of(tools.protocol)[-1]
 
@@ -53,7 +57,7 @@ def conclude(document: CalculationDocument, protocol: Protocol) -> None:
 
 
 def _fail(document: CalculationDocument, failure: Failure, step: Step, tools: Tools) -> None:
-    if failure.reason == Reason.EXCEPTION:
+    if failure.reason in _PERHAPS_THE_MACHINES:
         _tell_once(document.id, failure)
         require_sound_machine(step, tools, f"{document.id} failed ({failure.detail})")
     document.status, document.reason, document.detail = Status.FAILED, Reason(failure.reason), failure.detail

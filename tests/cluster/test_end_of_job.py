@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
+from fireworks.utilities.fw_serializers import load_object_from_file
 from slurm_cluster import SlurmCluster
 
 LAUNCHERS = Path(__file__).parents[2] / "launchers"
@@ -36,7 +36,7 @@ def submitted(tmp_path, slurm: SlurmCluster) -> Callable[..., str]:
     program.chmod(0o755)
 
     def submit(*options: str, **changed: str) -> str:
-        adapter = CommonAdapter.from_file(str(LAUNCHERS / "my_qadapter_gpu.yaml"))
+        adapter = load_object_from_file(str(LAUNCHERS / "my_qadapter_gpu.yaml"))
         adapter.update({"mem": "500M", "cpus_per_task": 1, "pre_rocket": f'export PATH="{program.parent}:$PATH"'})
         adapter.update(changed)
         (tmp_path / "job.sh").write_text(adapter.get_script_str(str(tmp_path)))

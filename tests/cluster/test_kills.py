@@ -200,7 +200,7 @@ def test_a_storm_of_kills_from_outside_is_no_crystals_fault(lp, mongo_database, 
     """Twelve workers killed while they compute crystals that take longer than any of them lives."""
     monkeypatch.setenv("TOY_SLEEP", "0.3")
     with ResultsStore.open(f"mongo:{mongo_database}") as store:
-        keys = slow_crystals(store, 4, "toys", {3: "Xe"})
+        keys = slow_crystals(store, 4, "toys", {3: "Ne"})
         add_chunk(lp, store, keys, batch_atoms=256)
         for kills in range(12):
             worker = start_worker(mongo_database, tmp_path / "work")
@@ -212,7 +212,7 @@ def test_a_storm_of_kills_from_outside_is_no_crystals_fault(lp, mongo_database, 
         monkeypatch.setenv("TOY_SLEEP", "0")
         codes = []
         while set(states(lp).values()) != {"COMPLETED"}:
-            worker = start_worker(mongo_database, tmp_path / "work", deadly="Xe")
+            worker = start_worker(mongo_database, tmp_path / "work", deadly="Ne")
             worker.join(120)
             codes.append(worker.exitcode)
             tidy(lp)

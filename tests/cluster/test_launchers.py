@@ -13,12 +13,13 @@ from typing import IO
 import pytest
 import yaml
 from fireworks import FWorker, LaunchPad, fw_config
-from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
+from fireworks.utilities.fw_serializers import load_object_from_file
 from jobflow.settings import JobflowSettings
 
 from phononbench_flows.cluster.fworker import fworker
 from phononbench_flows.cluster.launchpad import CPU, GPU, launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.cluster.queue import PatientAdapter
 from phononbench_flows.settings_files import import_fireworks, import_jobflow
 from phononbench_flows.store import DEFAULT_DATABASE
 
@@ -73,7 +74,8 @@ def test_jobflow_keeps_outputs_on_the_server_without_a_secret(monkeypatch):
 
 @pytest.mark.parametrize(("name", "resources"), [("gpu", ["--gpus-per-node=1"]), ("cpu", ["--ntasks=8"])])
 def test_the_queue_adapters_make_complete_scripts(name, resources):
-    adapter = CommonAdapter.from_file(str(LAUNCHERS / f"my_qadapter_{name}.yaml"))
+    adapter = load_object_from_file(str(LAUNCHERS / f"my_qadapter_{name}.yaml"))  # as `qlaunch` does
+    assert isinstance(adapter, PatientAdapter)
     assert adapter.q_type == "SLURM"
     lines = adapter.get_script_str("/launch/here").splitlines()
     directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
