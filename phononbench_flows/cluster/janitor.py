@@ -182,8 +182,8 @@ def lost_runs(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) -> Iterato
             why = _lost(lp, launch, limits, jobs)
             if why:
                 yield Finding(launch.fw_id, f"{_LOST}: {why}", partial(_fizzle, lp, launch))
-            elif _is_out_of_sight(launch, jobs):
-                said = f"it runs on {launch.host}, whose processes cannot be seen from here"
+            elif _silent(launch) > limits.ping / 2 and _is_out_of_sight(launch, jobs):
+                said = f"its worker on {launch.host} has been silent, and cannot be seen from here"
                 yield _left_alone(launch.fw_id, said, limits.ping - _silent(launch))
 
 
