@@ -36,24 +36,25 @@ def copy_files(folder: Path) -> list[str]:
 def point_fireworks_to(launchpad_file: Path) -> str | None:
     """Have FireWorks use this file from any folder; gives a sentence if its settings say otherwise.
 
-    Without it, FireWorks takes the ``my_launchpad.yaml`` of the folder that it is started in before that of its user.
+    Without it, FireWorks takes the ``my_launchpad.yaml`` of the folder that it is started in before that of its user:
+    its commands look into CONFIG_FILE_DIR first, and only then at LAUNCHPAD_LOC.
 
     Raises:
         SettingsFileError: its settings cannot be read.
     """
     settings = launchpad_file.parent / FIREWORKS_SETTINGS
-    line = yaml.safe_dump({"LAUNCHPAD_LOC": str(launchpad_file)})
+    places = {"CONFIG_FILE_DIR": str(launchpad_file.parent), "LAUNCHPAD_LOC": str(launchpad_file)}
     if not settings.exists():
         with replacing(settings) as partial:
-            partial.write_text((packaged() / FIREWORKS_SETTINGS).read_text() + line)
+            partial.write_text((packaged() / FIREWORKS_SETTINGS).read_text() + yaml.safe_dump(places))
         return None
     try:
-        named = read_plain_yaml(settings).get("LAUNCHPAD_LOC")
+        named = read_plain_yaml(settings)
     except PlainYamlError as error:
         raise SettingsFileError(f"{settings} cannot be read: {error}") from error
-    if named is None:
+    missing = {name: place for name, place in places.items() if name not in named}
+    if missing:
         with settings.open("a") as file:
-            file.write(f"\n{line}")
-    elif Path(str(named)) != launchpad_file:
-        return f"{settings} names another LaunchPad, {named}: FireWorks' commands use that one"
-    return None
+            file.write(f"\n{yaml.safe_dump(missing)}")
+    others = [f"{name} {named[name]}" for name, place in places.items() if named.get(name, place) != place]
+    return f"{settings} says {' and '.join(others)}: FireWorks' commands look there" if others else None
