@@ -238,7 +238,9 @@ def _lost(lp: LaunchPad, launch: Launch, limits: Limits, jobs: slurm.Jobs | None
     worker = ((launch.fworker.env if launch.fworker else None) or {}).get(IDENTITY)
     alive = is_alive(worker, jobs) if worker else None
     if alive is False:
-        return "its process or its Slurm job is gone"
+        job = worker["slurm_job"] if worker else None
+        word = slurm.end_of(job) if job and jobs is not None and job not in jobs.ids else None
+        return f"its Slurm job {job} ended as {word}" if word else "its process or its Slurm job is gone"
     if alive is None and _silent(launch) > limits.ping:
         return f"not a word from {launch.host} for {_silent(launch):.0f} s"
     if worker:

@@ -16,6 +16,8 @@ import pytest
 from fireworks.utilities.fw_serializers import load_object_from_file
 from slurm_cluster import SlurmCluster
 
+from phononbench_flows.cluster import slurm as slurm_words
+
 LAUNCHERS = Path(__file__).parents[2] / "launchers"
 WORKER = """\
 #!/usr/bin/env bash
@@ -82,6 +84,7 @@ def test_scancel_tells_the_workers(submitted, slurm, tmp_path):
     job = submitted(walltime="00:10:00")
     slurm.ask("scancel", job)
     wait_for(lambda: state(slurm, job) == "CANCELLED")
+    assert slurm_words.end_of(job) == "CANCELLED"
     wait_for(lambda: said(tmp_path, "told"))
 
 
