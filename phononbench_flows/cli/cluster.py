@@ -22,6 +22,7 @@ from phononbench_flows.cli.common import (
     SetOption,
     SettingOption,
     app,
+    checked_set_name,
     checked_target,
     err,
     finite,
@@ -259,6 +260,8 @@ def show_chunks(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show the chunks that were handed out, and take some of them back, to be handed out anew."""
+    if set_name is not None:
+        checked_set_name(set_name)
     with sentences():
         spec = mongo_spec(store)
         lp = opened_launchpad(launchpad_file, spec)
