@@ -18,11 +18,11 @@ import numpy as np
 from textbook_crystals import CRYSTALS
 
 from phononbench_flows import judge_many, potentials
-from phononbench_flows.engine.batch import Found
 from phononbench_flows.engine.dialogues import Dialogue, hold
 from phononbench_flows.engine.exact import by_displacements, davidson, displaced_cells
 from phononbench_flows.engine.interpolation import frequency_of, interpolation
 from phononbench_flows.engine.q_symmetry import operations
+from phononbench_flows.engine.trouble import Found
 from phononbench_flows.protocol import PRESETS
 
 PAIRS: dict[str, list[tuple[float, float, float]]] = {

@@ -21,8 +21,8 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows import potentials
-from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.relax import Relaxed, relax
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.protocol import PRESETS
 
 OPTIMIZERS = ("fire", "lbfgs")

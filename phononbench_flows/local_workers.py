@@ -63,7 +63,7 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker, number: int) 
     Raises:
         RunEndingError: what ended a process; the others end with the chunk that they have in work.
     """
-    from phononbench_flows.engine.batch import MachineError
+    from phononbench_flows.engine.trouble import MachineError
 
     threads = 1 if maker.device == "cpu" or not _has_gpu() else None
     context = get_context("spawn")  # what was forked could not use a GPU, nor threads of its own

@@ -1,7 +1,9 @@
-"""Commands for a cluster: init-db, launchpad, submit. Heavy imports wait until they are needed."""
+"""Commands for a cluster: init-db, launchpad, launchers, submit. Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ from phononbench_flows.cli.common import (
     SetOption,
     SettingOption,
     app,
+    checked_set_name,
     checked_target,
     err,
     finite,
@@ -29,7 +32,8 @@ from phononbench_flows.cli.common import (
     stop,
     tell_ignored,
 )
-from phononbench_flows.cli.opening import mongo_spec, opened_launchpad
+from phononbench_flows.cli.narrow import lines
+from phononbench_flows.cli.opening import mongo_spec, opened_launchpad, told_if_slow
 from phononbench_flows.files import at_home
 from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import DEFAULT_PROTOCOL
@@ -74,10 +78,11 @@ def init_db(store: StoreOption = None, launchpad_file: LaunchpadOption = None) -
         outputs = SETTINGS.JOB_STORE.docs_store
         if not isinstance(outputs, OutputsStore):
             stop("jobflow does not keep its outputs in MongoDB yet: set JOBFLOW_CONFIG_FILE to launchers/jobflow.yaml")
-        with ResultsStore.open(spec) as results:
-            results.create_indexes()
-        attempt(lambda: _make_indexes(outputs), mongo_uri(), patience=0)
-        attempt(lambda: init_launchpad(lp), address(lp), patience=0)
+        with told_if_slow("MongoDB"):
+            with ResultsStore.open(spec) as results:
+                results.create_indexes()
+            attempt(lambda: _make_indexes(outputs), mongo_uri(), patience=0)
+            attempt(lambda: init_launchpad(lp), address(lp), patience=0)
         out.print(f"results: database {spec['database']}; outputs: {outputs.name}; LaunchPad: database {lp.name}")
 
 
@@ -101,9 +106,26 @@ def write_launchpad(
         spec = mongo_spec(store)
         import_fireworks()
         from phononbench_flows.cluster import launchpad
+        from phononbench_flows.cluster.site_files import point_fireworks_to
 
         launchpad.write_launchpad(path, launchpad.launchpad_settings(mongo_uri(), spec["database"]))
         out.print(f"{path} (mode 600)", soft_wrap=True)
+        if path.parent == at_home(Path("~/.fireworks")) and (otherwise := point_fireworks_to(path)):
+            err.print(otherwise, style="yellow", soft_wrap=True)
+
+
+@app.command("launchers")
+def write_launchers(
+    folder: Annotated[Path, typer.Argument(help="Folder to put them into.")] = Path("~/.config/phononbench/launchers"),
+) -> None:
+    """Put queue adapters, workers' files and pilot.sh into a folder of your own; what is there stays as it is."""
+    path = at_home(folder).absolute()
+    checked_target(path, folder=True)
+    with sentences():
+        from phononbench_flows.cluster.site_files import copy_files
+
+        new = copy_files(path)
+    out.print(f"{path}: {', '.join(new) or 'all of them are there'}", soft_wrap=True)
 
 
 @app.command()
@@ -118,7 +140,9 @@ def submit(
     reference: ReferenceOption = None,
     limit: LimitOption = None,
     retry: RetryOption = None,
-    device: Annotated[str, typer.Option(help="What workers compute on: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Force workers onto cpu, cuda or cuda:N; auto: what each of them has.")
+    ] = "auto",
     store: StoreOption = None,
     launchpad_file: LaunchpadOption = None,
     write: Annotated[
@@ -126,6 +150,10 @@ def submit(
     ] = None,
     adopt_files: Annotated[
         bool, typer.Option("--adopt-files", help="Add chunks that an earlier --write left in files, too.")
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Take back first what no worker has begun, and hand it out as asked for now."),
     ] = False,
     chunk_cost: Annotated[
         float | None,
@@ -169,7 +197,8 @@ def submit(
         start_early()
         found = _identified(potential)
         record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256, settings=asked.settings)
-        attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
+        with told_if_slow("the LaunchPad"):
+            attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
         with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
             described = describe_set(results, set_name, inputs, asked.about, asked.conditions)
             crystals = CrystalSet(set_name, described.condition, asked.protocol, record, found.elements)
@@ -197,6 +226,7 @@ def submit(
                     target=chunk_cost or TARGET,
                     folder=write.absolute() if write else None,
                     adopt_files=adopt_files,
+                    replace_waiting=replace,
                     on_chunks=lambda n: status.update(f"handing out chunks: {n}"),
                 ),
                 address(lp),
@@ -209,8 +239,60 @@ def submit(
     out.print(f"{done.crystals} crystals in {done.chunks} chunks {where}", soft_wrap=True)
     if done.repaired:
         out.print(f"{done.repaired} of these chunks had been left by a submission that was broken off")
+    if done.withdrawn:
+        out.print(f"{done.withdrawn} chunks that nobody had begun were taken back first")
+    for how, number in done.differing.items():
+        advice = "begun, so they stay as they are" if replace else "--replace hands out anew what nobody has begun"
+        out.print(f"{number} crystals were handed out before with {how}: {advice}", soft_wrap=True)
     for place, number in done.elsewhere.items():
         out.print(f"{number} crystals left alone, since they wait {place}", soft_wrap=True)
+
+
+@app.command("chunks")
+def show_chunks(
+    set_name: Annotated[str | None, typer.Option("--set", help="Only this set's.")] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option("--forget", metavar="CHUNK", help="Take this chunk back, if nobody has begun it; repeatable."),
+    ] = None,
+    store: StoreOption = None,
+    launchpad_file: LaunchpadOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the chunks that were handed out, and take some of them back, to be handed out anew."""
+    if set_name is not None:
+        checked_set_name(set_name)
+    with sentences():
+        spec = mongo_spec(store)
+        lp = opened_launchpad(launchpad_file, spec)
+        from phononbench_flows.cluster.launch import chunks
+        from phononbench_flows.cluster.launchpad import address
+        from phononbench_flows.cluster.withdrawal import withdraw
+        from phononbench_flows.store.connection import attempt
+
+        with told_if_slow("the LaunchPad"):
+            found = attempt(lambda: list(chunks(lp, set_name)), address(lp), patience=0)
+        by_id = {chunk.id: chunk for chunk, _ in found}
+        for name in forget or ():
+            if name not in by_id:
+                stop(f"there is no chunk {name!r}")
+            chunk = by_id[name]
+            if not attempt(partial(withdraw, lp, chunk.hash, chunk.id), address(lp)):
+                stop(f"{name} is left as it is: a worker has begun it")
+            out.print(f"{name} was taken back: {len(chunk.keys)} crystals are free", soft_wrap=True)
+    if forget:
+        return
+    shown = [
+        {"chunk": chunk.id, "set": chunk.set, "state": state, "crystals": len(chunk.keys), "keys": chunk.keys}
+        | {name: chunk.flow.get(name) for name in ("potential", "device", "potential_settings", "store")}
+        for chunk, state in found
+    ]
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    for each in shown:
+        said = f"{each['state']}, {each['crystals']} crystals of {each['set']}, {each['potential']} on {each['device']}"
+        out.print(lines([(str(each["chunk"]), said)]))
 
 
 def _identified(potential: str) -> Checkpoint:

@@ -34,8 +34,8 @@ app = typer.Typer(
 class _HarmlessConsole(Console):
     """Names that it shows may come from files of others: what is in them is not obeyed, and brackets are no markup."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False)
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, markup=False, width=width)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -48,6 +48,8 @@ def _lines(text: str) -> str:
 
 out = _HarmlessConsole()
 err = _HarmlessConsole(stderr=True)
+wide_out = _HarmlessConsole(width=10_000)
+"""For ``--wide``: lines as long as they are, for a pager or a file."""
 
 # The extra that brings a package which only some commands need.
 _EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
@@ -117,6 +119,7 @@ WorkersOption = Annotated[
         "--workers", min=1, help="Processes that compute side by side: one for each core, or one on a GPU, without it."
     ),
 ]
+WideOption = Annotated[bool, typer.Option("--wide", help="All columns in one line each, however narrow the terminal.")]
 SettingOption = Annotated[
     list[str] | None,
     typer.Option("--setting", metavar="KEY=VALUE", help="A setting of the potential's family; repeatable."),

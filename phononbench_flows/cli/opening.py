@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING
 
-from phononbench_flows.cli.common import checked_target, sentences, stop
+from phononbench_flows.cli.common import checked_target, err, sentences, stop
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
 
     from phononbench_flows.store import ResultsStore
+
+_SLOW_SECONDS = 2.0
 
 
 @contextmanager
@@ -30,7 +33,9 @@ def opened(spec: dict[str, str], *, new: bool = False) -> Iterator[ResultsStore]
         if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
             stop(f"there are no results in {spec['path']}")
         try:
-            with ResultsStore.open(spec) as store:
+            with told_if_slow(f"the results in {' '.join(spec.values())}"):
+                store = ResultsStore.open(spec)
+            with store:
                 yield store
         except UnicodeEncodeError as error:
             stop(f"{str(error.object)[:50]!r} is no text, and so nothing that results could hold")
@@ -58,10 +63,35 @@ def mongo_spec(store: str | None) -> dict[str, str]:
 
 
 def opened_launchpad(file: Path | None, spec: dict[str, str]) -> LaunchPad:
-    """The LaunchPad of a file, or else that of the configuration, or the one beside a store. It is not asked yet."""
+    """The LaunchPad of a file, or else that of the configuration, or the one beside a store. It is not asked yet.
+
+    Which it is, and where the results are, is told.
+    """
     from phononbench_flows.settings_files import import_fireworks
 
     import_fireworks()
-    from phononbench_flows.cluster.launchpad import launchpad
+    from phononbench_flows.cluster.launchpad import address, launchpad, launchpad_file, require_one_server
+    from phononbench_flows.store.connection import masked, mongo_uri, mongo_uri_origin
 
-    return launchpad(file, database=spec["database"])
+    lp = launchpad(file, database=spec["database"])
+    uri, found = mongo_uri(), launchpad_file(file)
+    places = {
+        "results": f"database {spec['database']} at {masked(uri)} ({mongo_uri_origin()})",
+        "LaunchPad": f"database {lp.name} at {masked(address(lp))} ({found or 'beside the results'})",
+    }
+    for what, place in places.items():
+        err.print(f"{what}: {place}", style="dim", highlight=False, soft_wrap=True)
+    require_one_server(lp, uri)
+    return lp
+
+
+@contextmanager
+def told_if_slow(what: str) -> Iterator[None]:
+    """In here something may have to be waited for; what it is, is told after two seconds."""
+    timer = Timer(_SLOW_SECONDS, lambda: err.print(f"waiting for {what}", style="dim", soft_wrap=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from phononbench_flows.cli.common import (
     ConditionOption,
+    WideOption,
     app,
     checked_target,
     chosen_protocol,
@@ -24,7 +23,9 @@ from phononbench_flows.cli.common import (
     read_conditions,
     sentences,
     stop,
+    wide_out,
 )
+from phononbench_flows.cli.narrow import fitting
 from phononbench_flows.cli.opening import opened
 from phononbench_flows.harmless import harmless
 from phononbench_flows.outcomes import Reason, Status
@@ -177,6 +178,7 @@ def query(
             help="A step of your own, to be imported: csv and parquet get its columns; repeatable.",
         ),
     ] = None,
+    wide: WideOption = False,
 ) -> None:
     """List or export crystals: what is given has to hold all at once."""
     if out_path is None and form in {Format.PARQUET, Format.EXTXYZ, Format.CIF, Format.PHONOPY, Format.BAND}:
@@ -211,7 +213,7 @@ def query(
         rows = limit or (_SHOWN if form is Format.TABLE else 0)
         documents = store.documents(asked, sort={"id": 1}, limit=rows)
         if form is Format.TABLE:
-            _print_table(documents, store.count(asked))
+            _print_table(documents, store.count(asked), wide=wide)
         else:
             named = store.distinct("steps", asked) if form in {Format.CSV, Format.PARQUET} else []
             steps = _steps(named, own_steps or ())
@@ -233,35 +235,34 @@ def _symbols(text: str | None) -> list[str]:
     return [] if text is None else [symbol.strip() for symbol in text.split(",")]
 
 
-def _print_table(documents: Iterator[CalculationDocument], total: int) -> None:
+def _print_table(documents: Iterator[CalculationDocument], total: int, *, wide: bool) -> None:
     from phononbench_flows.stability import published
 
     shown = list(documents)
-    beside = any(document.is_judged_otherwise for document in shown)
-    table = Table(show_edge=False)
-    table.add_column("crystal", no_wrap=True)
-    for name in ("formula", "status", *(["published"] if beside else []), "reason"):
-        table.add_column(name, min_width=len(name))
-    table.add_column("lowest (THz)", justify="right")
-    table.add_column("space group")
-    table.add_column("atoms", justify="right")
+    columns: dict[str, list[str]] = {}
     for document in shown:
-        lowest = document.lowest
-        relaxed = document.symmetry_relaxed
-        cells = (
-            document.id,
-            document.formula_pretty,
-            document.status,
-            *([next(iter(published(document.evidence).values()), None)] if beside else []),
-            document.reason,
-            None if lowest is None else f"{lowest.frequency:.4g}",
-            relaxed.symbol if relaxed else None,
-            document.nsites,
-        )
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-    out.print(table)
-    count = f"{table.row_count} of {total}" if table.row_count < total else str(total)
-    err.print(f"{count} crystals", style="dim", highlight=False)
+        lowest, relaxed = document.lowest, document.symmetry_relaxed
+        cells = {
+            "crystal": document.id,
+            "formula": document.formula_pretty,
+            "status": document.status,
+            "published": next(iter(published(document.evidence).values()), None),
+            "reason": document.reason,
+            "lowest (THz)": None if lowest is None else f"{lowest.frequency:.4g}",
+            "space group": relaxed.symbol if relaxed else None,
+            "atoms": document.nsites,
+        }
+        for name, cell in cells.items():
+            columns.setdefault(name, []).append("" if cell is None else str(cell))
+    if not any(document.is_judged_otherwise for document in shown):
+        columns.pop("published", None)
+    console = wide_out if wide else out
+    dispensable = ("space group", "atoms", "published", "formula")
+    table, left_out = fitting(console, columns, dispensable, right=("lowest (THz)", "atoms"))
+    console.print(table)
+    count = f"{len(shown)} of {total}" if len(shown) < total else str(total)
+    more = f"; no room for {', '.join(left_out)}, which --wide shows" if left_out else ""
+    err.print(f"{count} crystals{more}", style="dim", highlight=False)
 
 
 def _write(

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any
@@ -143,15 +143,23 @@ def orphans(lp: LaunchPad, limits: Limits) -> Iterator[Finding]:
 def half_checked_out(lp: LaunchPad, limits: Limits) -> Iterator[Finding]:
     """Fireworks taken by a worker that died before it wrote its launch, and launches that no firework knows of."""
     for row in lp.fireworks.find({"state": "RESERVED"}, {"fw_id": 1, "launches": 1, "updated_on": 1}):
-        if _age(row["updated_on"]) > limits.settle and not _has_launch(lp, row["launches"]):
-            yield Finding(
-                row["fw_id"], "it is reserved without a launch", partial(_rerun_if, lp, row["fw_id"], "RESERVED")
-            )
+        if _has_launch(lp, row["launches"]):
+            continue
+        said = "it is reserved without a launch"
+        if (age := _age(row["updated_on"])) > limits.settle:
+            yield Finding(row["fw_id"], said, partial(_rerun_if, lp, row["fw_id"], "RESERVED"))
+        else:
+            yield _left_alone(row["fw_id"], f"{said}, which its worker may be about to write", limits.settle - age)
     for launch in _launches(lp, {"state": {"$in": ["RUNNING", "RESERVED"]}}):
         row = lp.fireworks.find_one({"fw_id": launch.fw_id}, {"launches": 1, "archived_launches": 1})
         known = row is not None and launch.launch_id in row["launches"] + row["archived_launches"]
         if not known and _silent(launch) > limits.settle:
             yield Finding(launch.fw_id, "it does not know of a launch of its own", partial(_fizzle, lp, launch))
+
+
+def _left_alone(fw_id: int, said: str, seconds: float) -> Finding:
+    until = datetime.now(UTC) + timedelta(seconds=seconds)
+    return Finding(fw_id, f"{said}; left alone until {until:%H:%M:%S} UTC", None)
 
 
 def dead_reservations(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) -> Iterator[Finding]:
@@ -162,6 +170,9 @@ def dead_reservations(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) ->
         if gone or _silent(launch) > limits.reservation:
             said = f"it is reserved for the Slurm job {job}, which is gone" if gone else "it was reserved long ago"
             yield Finding(launch.fw_id, said, partial(_cancel, lp, launch.launch_id))
+        elif jobs is None:
+            said = "it is reserved for a job in a queue that cannot be seen from here"
+            yield _left_alone(launch.fw_id, said, limits.reservation - _silent(launch))
 
 
 def lost_runs(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) -> Iterator[Finding]:
@@ -171,6 +182,9 @@ def lost_runs(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) -> Iterato
             why = _lost(lp, launch, limits, jobs)
             if why:
                 yield Finding(launch.fw_id, f"{_LOST}: {why}", partial(_fizzle, lp, launch))
+            elif _silent(launch) > limits.ping / 2 and _is_out_of_sight(launch, jobs):
+                said = f"its worker on {launch.host} has been silent, and cannot be seen from here"
+                yield _left_alone(launch.fw_id, said, limits.ping - _silent(launch))
 
 
 def inconsistent(lp: LaunchPad) -> Iterator[Finding]:
@@ -224,7 +238,9 @@ def _lost(lp: LaunchPad, launch: Launch, limits: Limits, jobs: slurm.Jobs | None
     worker = ((launch.fworker.env if launch.fworker else None) or {}).get(IDENTITY)
     alive = is_alive(worker, jobs) if worker else None
     if alive is False:
-        return "its process or its Slurm job is gone"
+        job = worker["slurm_job"] if worker else None
+        word = slurm.end_of(job) if job and jobs is not None and job not in jobs.ids else None
+        return f"its Slurm job {job} ended as {word}" if word else "its process or its Slurm job is gone"
     if alive is None and _silent(launch) > limits.ping:
         return f"not a word from {launch.host} for {_silent(launch):.0f} s"
     if worker:
@@ -235,6 +251,11 @@ def _lost(lp: LaunchPad, launch: Launch, limits: Limits, jobs: slurm.Jobs | None
         if lp.launches.find_one(later, {"launch_id": 1}):
             return "its worker has gone on to another"
     return None
+
+
+def _is_out_of_sight(launch: Launch, jobs: slurm.Jobs | None) -> bool:
+    worker = ((launch.fworker.env if launch.fworker else None) or {}).get(IDENTITY)
+    return worker is None or (is_alive(worker, jobs) is None and worker["slurm_job"] not in (jobs.ids if jobs else ()))
 
 
 def _kind(launch: Launch) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from pymongo.errors import BulkWriteError
 
 from phononbench_flows.bounded import bounded
 from phononbench_flows.cluster.launchpad import GPU, LEDGER, LaunchError, missing_indexes
+from phononbench_flows.cluster.withdrawal import leave_no_rest, withdraw
 from phononbench_flows.files import replacing
 from phononbench_flows.flows.makers import ChunkMaker
 from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, WaitingCrystal
@@ -52,6 +53,8 @@ class Chunk:
         flow: fields of the :class:`ChunkMaker`, as plain JSON.
         generation: how often the same crystals had been handed out and ended before.
         file: absolute path of the workflow file; None for a chunk that went to the LaunchPad directly.
+        added: its workflow was seen whole on the LaunchPad: if it is no longer there, somebody has deleted it.
+        withdrawn: it was taken back, and its crystals are free.
     """
 
     hash: str
@@ -61,6 +64,8 @@ class Chunk:
     flow: dict[str, Any]
     generation: int = 0
     file: str | None = None
+    added: bool = False
+    withdrawn: bool = False
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -180,12 +185,16 @@ class Submission:
         chunks: handed out now; ``repaired`` of them were left by a submission that was broken off.
         crystals: in these chunks.
         elsewhere: crystals that wait in chunks handed out before, by where they are.
+        withdrawn: chunks taken back now.
+        differing: crystals that wait in chunks handed out otherwise, by how.
     """
 
     chunks: int
     repaired: int
     crystals: int
     elsewhere: dict[str, int]
+    withdrawn: int = 0
+    differing: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -207,7 +216,10 @@ class _Ledger:
         return [
             entry
             for entry in self.entries.values()
-            if self.states.get(entry.id) not in _FINISHED and any(key in waiting for key in entry.keys)
+            if not entry.withdrawn
+            and (entry.id in self.states or not entry.added)  # else `lpad delete_wfs` has withdrawn it
+            and self.states.get(entry.id) not in _FINISHED
+            and any(key in waiting for key in entry.keys)
         ]
 
     def unadded(self, entry: Chunk) -> bool:
@@ -234,6 +246,7 @@ def submit(
     target: float = TARGET,
     folder: Path | None = None,
     adopt_files: bool = False,
+    replace_waiting: bool = False,
     on_chunks: Callable[[int], None] = lambda _: None,
 ) -> Submission:
     """Hand out those crystals that wait and are in no chunk yet; what was broken off is brought to its end.
@@ -248,6 +261,7 @@ def submit(
         folder: write the workflows there, as files for ``lpad add``, instead of adding them.
         adopt_files: add also the chunks that earlier went to files and are not on the LaunchPad. The files, where
             they are in reach, are removed first.
+        replace_waiting: take back first what nobody has begun, and hand it out as it is asked for now.
         on_chunks: called with the number of chunks handed out so far, now and then.
 
     Raises:
@@ -255,30 +269,50 @@ def submit(
     """
     require_ready(lp, crystals.name)
     by_key = {item.key: item for item in waiting}
+    protocol = crystals.protocol.model_dump(mode="json")
+    flow = {"store": dict(store), "protocol": protocol, "potential": potential, "device": device}
+    flow |= {"potential_settings": dict(potential_settings or {})}
     ledger = _read_ledger(lp, crystals)
     entries = ledger.open_entries(by_key)
+    back = {entry.hash for entry in entries if replace_waiting and withdraw(lp, entry.hash, entry.id)}
+    entries = [entry for entry in entries if entry.hash not in back]
+    for entry in ledger.entries.values():
+        if entry.hash in back and _is_written(entry):
+            Path(str(entry.file)).unlink()
     if adopt_files:
         entries = [_adopted(lp, entry) if entry.file and ledger.unadded(entry) else entry for entry in entries]
     old = [entry for entry in entries if ledger.unadded(entry) and _belongs(entry, folder) and not _is_written(entry)]
     taken = {key for entry in entries for key in entry.keys}
-    protocol = crystals.protocol.model_dump(mode="json")
-    flow = {"store": dict(store), "protocol": protocol, "potential": potential, "device": device}
-    flow |= {"potential_settings": dict(potential_settings or {})}
     free = [item for item in waiting if item.key not in taken]
     chunks = bounded(free, lambda item: item.cost, target, MAX_CRYSTALS)
     new = [_new_chunk(crystals, [item.key for item in chunk], flow, ledger, folder) for chunk in chunks]
     handed_out = [*old, *(entry for entry in _claim(lp, new) if _belongs(entry, folder))]
     if folder is None:
         add_chunks(lp, handed_out, on_chunks)
+        _note_added(lp, handed_out)
     else:
         _write_files(handed_out, on_chunks)
     done = {entry.hash for entry in handed_out}
     elsewhere: Counter[str] = Counter()
+    differing: Counter[str] = Counter()
     for entry in entries:
         if entry.hash not in done:
-            elsewhere[ledger.place(entry)] += sum(key in by_key for key in entry.keys)
+            number = sum(key in by_key for key in entry.keys)
+            elsewhere[ledger.place(entry)] += number
+        if how := _differences(entry.flow, flow):
+            differing[how] += sum(key in by_key for key in entry.keys)
     crystals_in = sum(key in by_key for entry in handed_out for key in entry.keys)
-    return Submission(len(handed_out), len(old), crystals_in, dict(elsewhere))
+    return Submission(len(handed_out), len(old), crystals_in, dict(elsewhere), len(back), dict(differing))
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How a chunk that waits would be handed out otherwise now; empty if it would not."""
+
+    def said(value: Any) -> str:
+        return json.dumps(value) if isinstance(value, Mapping) else str(value)
+
+    names = [name for name in now if name != "protocol" and then.get(name) != now[name]]
+    return ", ".join(f"{name.replace('_', ' ')} {said(then.get(name))} instead of {said(now[name])}" for name in names)
 
 
 def require_ready(lp: LaunchPad, set_name: str) -> None:
@@ -296,11 +330,26 @@ def _read_ledger(lp: LaunchPad, crystals: CrystalSet) -> _Ledger:
     found = list(lp.workflows.find(query, {"metadata.chunk": 1, "nodes": 1, "state": 1}))
     ids = [number for document in found for number in document["nodes"]]
     there = {document["fw_id"] for document in lp.fireworks.find({"fw_id": {"$in": ids}}, {"fw_id": 1})}
-    return _Ledger(
-        entries={entry.hash: entry for entry in entries},
-        states={document["metadata"]["chunk"]: document["state"] for document in found},
-        broken={d["metadata"]["chunk"] for d in found if not there.issuperset(d["nodes"])},
-    )
+    states = {document["metadata"]["chunk"]: document["state"] for document in found}
+    broken = {d["metadata"]["chunk"] for d in found if not there.issuperset(d["nodes"])}
+    leave_no_rest(lp, [entry.id for entry in entries if entry.withdrawn and entry.id in states])
+    _note_added(lp, [e for e in entries if e.id in states and e.id not in broken and not e.added])
+    return _Ledger({entry.hash: entry for entry in entries}, states, broken)
+
+
+def chunks(lp: LaunchPad, set_name: str | None = None) -> Iterator[tuple[Chunk, str]]:
+    """The ledger, or what it holds of a set, in the order of submission: each chunk and what became of it."""
+    for document in lp.db[LEDGER].find({"set": set_name} if set_name else {}).sort("created_at"):
+        chunk = Chunk.from_document(document)
+        found = lp.workflows.find_one({"metadata.chunk": chunk.id}, {"state": 1})
+        missing = "deleted" if chunk.added else f"in {chunk.file}" if chunk.file else "not yet on the LaunchPad"
+        yield chunk, "withdrawn" if chunk.withdrawn else str(found["state"]).lower() if found else missing
+
+
+def _note_added(lp: LaunchPad, entries: Sequence[Chunk]) -> None:
+    """These are on the LaunchPad: who misses them there later knows that they were deleted."""
+    for batch in batched(entries, _BATCH):
+        lp.db[LEDGER].update_many({"_id": {"$in": [entry.hash for entry in batch]}}, {"$set": {"added": True}})
 
 
 def _belongs(entry: Chunk, folder: Path | None) -> bool:

@@ -5,6 +5,8 @@ Nothing of the potentials is imported here, so that commands which only look at 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +23,13 @@ from phononbench_flows.files import replacing
 from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 from phononbench_flows.settings_files import Level
 from phononbench_flows.store import StoreError
-from phononbench_flows.store.connection import check_uri, mongo_uri, usable
+from phononbench_flows.store.connection import check_uri, masked, mongo_uri, usable
 
 LEDGER = "phononbench_chunks"
 """Collection of the chunks that were handed out, in the LaunchPad's database."""
+
+TWO_SERVERS = "PHONONBENCH_TWO_SERVERS"
+"""The variable by which the queue may be on another server than the results."""
 
 GPU, CPU = "gpu", "cpu"
 """Categories of the jobs: a worker takes those of the categories in its FWorker file."""
@@ -89,6 +94,15 @@ def launchpad_settings(uri: str, database: str) -> dict[str, Any]:
     }
 
 
+def launchpad_file(file: Path | None = None) -> Path | None:
+    """The file that says where the LaunchPad is: this one, or that of FireWorks' configuration; None if there is none.
+
+    FireWorks takes the LAUNCHPAD_LOC of its FW_config.yaml, or else the first ``my_launchpad.yaml`` in the current
+    folder and in ``~/.fireworks``.
+    """
+    return file or (Path(LAUNCHPAD_LOC) if LAUNCHPAD_LOC else None)
+
+
 def launchpad(file: Path | None = None, *, database: str) -> LaunchPad:
     """The LaunchPad of a file; without one, of FireWorks' own configuration, as for ``lpad``; else of the environment.
 
@@ -100,7 +114,7 @@ def launchpad(file: Path | None = None, *, database: str) -> LaunchPad:
         LaunchError: for a file that is no LaunchPad's, or holds a password and is open to others.
         StoreError: for a server of the environment that cannot be asked for so. No server is asked here.
     """
-    found = file or (Path(LAUNCHPAD_LOC) if LAUNCHPAD_LOC else None)
+    found = launchpad_file(file)
     if found is None:
         return _launchpad(launchpad_settings(mongo_uri(), database))
     try:
@@ -118,6 +132,29 @@ def _launchpad(settings: Mapping[str, Any]) -> LaunchPad:
 def address(lp: LaunchPad) -> str:
     """The LaunchPad's server as a URI, for messages that mask it."""
     return _uri(str(lp.host), lp.port)
+
+
+def require_one_server(lp: LaunchPad, uri: str) -> None:
+    """Make sure that the queue is where the results are.
+
+    Where a MongoDB runs on the login node, too, a forgotten file would send the queue there, where no worker looks.
+
+    Raises:
+        LaunchError: it is on another server than that of the results, and nobody has said that it should be.
+    """
+    if os.environ.get(TWO_SERVERS) or _servers(address(lp)) & _servers(uri):
+        return
+    raise LaunchError(
+        f"the LaunchPad is at {masked(address(lp))}, but the results are at {masked(uri)}: run `phononbench launchpad` "
+        f"to have both at the latter, or set {TWO_SERVERS}=1 if that is meant"
+    )
+
+
+def _servers(uri: str) -> set[str]:
+    """The hosts of a URI with their ports; every name of this machine is one."""
+    hosts = urlsplit(uri).netloc.rpartition("@")[2].lower().split(",")
+    named = {host if re.search(r":\d+$", host) else f"{host}:27017" for host in hosts}
+    return {re.sub(r"^(localhost|127\.0\.0\.1|\[::1\]):", "localhost:", host) for host in named}
 
 
 def _uri(host: str, port: int | None) -> str:

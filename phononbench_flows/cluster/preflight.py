@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 from phononbench_flows import potentials
 from phononbench_flows.cluster import launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.flows import machine
 from phononbench_flows.flows.step_runs import versions
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.steps import StepError, steps_of
@@ -222,7 +223,7 @@ def _potential(maker: dict[str, Any], kinds: list[Kind]) -> Check:
     potential = maker["potential"]
     name = f"potential {potential}"
     try:
-        loaded = potentials.load(potential, maker["device"], maker["potential_settings"])
+        loaded = potentials.load(potential, machine.device(maker["device"]), maker["potential_settings"])
     except (potentials.PotentialError, RuntimeError, OSError, ImportError) as error:
         return Check(
             name, State.FAILED, str(error), f"run `phononbench potentials fetch {potential}`, or see its source"
@@ -245,7 +246,8 @@ def _gpu(fworker: FWorker, kinds: list[Kind]) -> Check:
         return Check("GPU", State.OK, torch.cuda.get_device_name())
     if launchpad.GPU not in categories:
         return Check("GPU", State.OK, "none, and the worker's category does not ask for one")
-    if kinds and all(kind.maker.get("device", "cpu") == "cpu" for kind in kinds):
-        return Check("GPU", State.OK, "none, and what waits was submitted for the CPU")
-    advice = "see nvidia-smi and CUDA_VISIBLE_DEVICES, or give the worker no category to compute on the CPU"
+    asked = {kind.maker["device"] for kind in kinds if kind.maker.get("potential")} or {"auto"}
+    if {machine.device(each) for each in asked} == {"cpu"}:
+        return Check("GPU", State.OK, "none, and the CPU is asked for")
+    advice = "see nvidia-smi and CUDA_VISIBLE_DEVICES, or give the worker `--device cpu` to compute on the CPU"
     return Check("GPU", State.FAILED, "the worker's category is gpu, and torch sees none", advice)

@@ -40,6 +40,13 @@ def seconds_left(job: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
+def end_of(job: str) -> str | None:
+    """Slurm's word for how a job ended, such as ``PREEMPTED`` or ``NODE_FAIL``; it remembers that for some minutes."""
+    said = _answer("scontrol", "--oneliner", "show", "job", job)
+    match = re.search(r"\bJobState=(\w+)", said) if said else None
+    return match.group(1) if match else None
+
+
 def _answer(*command: str) -> str | None:
     program = shutil.which(command[0])
     if program is None:

@@ -37,6 +37,8 @@ class SetStatus:
         per_hour: crystals computed per hour, over the last hour or since the first of them; None if there is none.
         seconds_left: until the rest is done at this rate.
         fireworks: number by FireWorks' state; empty without a LaunchPad.
+        needed: jobs that a worker could take now, by its category; what comes after them waits for it.
+        at_work: jobs that run, by category.
         published: what the published rule says of those judged; None where exact frequencies do not decide.
     """
 
@@ -50,6 +52,8 @@ class SetStatus:
     per_hour: float | None
     seconds_left: float | None
     fireworks: dict[str, int]
+    needed: dict[str, int]
+    at_work: dict[str, int]
     published: Published | None = None
 
 
@@ -67,6 +71,7 @@ def _status(store: ResultsStore, lp: LaunchPad | None, name: str, protocol_id: s
     running = store.count(mine | {"status": Status.PENDING.value, "attempts": {"$gt": 0}})
     failed = store.query(mine | {"status": Status.FAILED.value}, ["reason"])
     per_hour = _per_hour(store, mine)
+    jobs = _jobs(lp, name, protocol_id) if lp is not None else {}
     return SetStatus(
         set=name,
         protocol_id=protocol_id,
@@ -77,7 +82,9 @@ def _status(store: ResultsStore, lp: LaunchPad | None, name: str, protocol_id: s
         reasons=dict(Counter(row["reason"] for row in failed)),
         per_hour=per_hour,
         seconds_left=pending / per_hour * 3600 if per_hour else None,
-        fireworks=_fireworks(lp, name, protocol_id) if lp is not None else {},
+        fireworks=_by_state(jobs),
+        needed=_by_category(jobs, {"READY"}),
+        at_work=_by_category(jobs, {"RUNNING", "RESERVED"}),
         published=published_beside(store, mine),
     )
 
@@ -109,7 +116,24 @@ def _per_hour(store: ResultsStore, mine: dict[str, Any]) -> float | None:
     return len(times) / max((now - min(times)) / timedelta(hours=1), 1e-6)
 
 
-def _fireworks(lp: LaunchPad, name: str, protocol_id: str) -> dict[str, int]:
+def _jobs(lp: LaunchPad, name: str, protocol_id: str) -> dict[tuple[str, str], int]:
+    """Number of the set's fireworks by state and category."""
     mine = {"spec.set": name, "spec.protocol_id": protocol_id}
-    rows = lp.fireworks.aggregate([{"$match": mine}, {"$group": {"_id": "$state", "n": {"$sum": 1}}}])
-    return {row["_id"]: row["n"] for row in rows}
+    kind = {"state": "$state", "category": "$spec._category"}
+    rows = lp.fireworks.aggregate([{"$match": mine}, {"$group": {"_id": kind, "n": {"$sum": 1}}}])
+    return {(row["_id"]["state"], row["_id"].get("category") or "any"): row["n"] for row in rows}
+
+
+def _by_state(jobs: dict[tuple[str, str], int]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for (state, _), number in jobs.items():
+        found[state] += number
+    return dict(found)
+
+
+def _by_category(jobs: dict[tuple[str, str], int], states: set[str]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for (state, category), number in jobs.items():
+        if state in states:
+            found[category] += number
+    return dict(found)

@@ -11,19 +11,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import chdir, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 from fireworks import FWorker, LaunchPad
 from fireworks.core.rocket_launcher import launch_rocket
 from fireworks.utilities.fw_utilities import create_datestamp_dir
+from pymongo.errors import PyMongoError
 
-from phononbench_flows.cluster import slurm
+from phononbench_flows import witness
+from phononbench_flows.cluster import refusals, slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
 from phononbench_flows.cluster.preflight import Check, State, check_kinds, preflight, waiting_kinds
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import machine, time_limit
 from phononbench_flows.store.connection import retry_seconds
@@ -35,7 +37,13 @@ _TROUBLES = 5  # in a row; then the trouble may be the worker itself
 
 
 class UnfitError(PhononBenchError):
-    """The work that waits would fail here; none was taken."""
+    """The work that waits would fail here; none was taken.
+
+    Attributes:
+        what: names of the checks that failed.
+    """
+
+    what = ""
 
 
 def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = None, idle: float = 0.0) -> None:
@@ -53,9 +61,32 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = N
     """
     time_limit.stop_on_signals()
     _heed_slurm()
-    _require_fit(preflight(lp, fworker, store))
+    with _told_where_it_counts(lp, fworker):
+        _require_fit(preflight(lp, fworker, store))
+    refusals.forget(lp, fworker)
     fworker.env[IDENTITY] = identity()
+    witness.begin()
     lp = _patient(lp)
+    with _told_where_it_counts(lp, fworker):
+        _take_all(lp, fworker, folder, idle)
+
+
+@contextmanager
+def _told_where_it_counts(lp: LaunchPad, fworker: FWorker) -> Iterator[None]:
+    """Whoever feeds the queue, and whoever asks for the status, is told why this worker takes nothing, or no more."""
+    try:
+        yield
+    except (UnfitError, MachineError) as error:
+        what = error.what if isinstance(error, UnfitError) else "machine"
+        try:
+            refusals.record(lp, fworker, what, str(error))
+        except PyMongoError:
+            logger.exception("that this worker refuses could not be written down")
+        raise
+
+
+def _take_all(lp: LaunchPad, fworker: FWorker, folder: Path, idle: float) -> None:
+    """Take fireworks as long as there are any, and time."""
     newest = troubles = 0
     last_work = time.monotonic()
     while time_limit.seconds_left() > 0:
@@ -111,9 +142,11 @@ def _give_back(lp: LaunchPad, fworker: FWorker) -> None:
 
 
 def _require_fit(checks: Iterable[Check]) -> None:
-    failed = [f"{check.name}: {check.said} ({check.advice})" for check in checks if check.state == State.FAILED]
+    failed = [check for check in checks if check.state == State.FAILED]
     if failed:
-        raise UnfitError("; ".join(failed))
+        error = UnfitError("; ".join(f"{check.name}: {check.said} ({check.advice})" for check in failed))
+        error.what = ", ".join(check.name for check in failed)
+        raise error
 
 
 def _patient(lp: LaunchPad) -> LaunchPad:

@@ -12,14 +12,13 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows.bounded import bounded
-from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.engine.trouble import DeviceError, Failure, RunEndingError, UndeliverableError
 from phononbench_flows.outcomes import Reason
 
 if TYPE_CHECKING:
@@ -38,48 +37,6 @@ _DEVICE_ERROR = re.compile(
     r"CUDA error|CUDA driver error|HIP error|device-side assert|CUDA-capable device|No CUDA GPUs are available|"
     r"CUBLAS_STATUS|CUDNN_STATUS|cuDNN error|CUSOLVER_STATUS|CUSPARSE_STATUS|NCCL error|Xid|uncorrectable ECC error"
 )
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no result in this place.
-
-    Attributes:
-        reason: its code.
-        detail: the reason in a sentence.
-        trace: traceback of the exception that it was; empty if it was none.
-        kind: the same for exceptions of one type from one place.
-    """
-
-    reason: Reason
-    detail: str
-    trace: str = field(default="", compare=False, repr=False)
-    kind: str = field(default="", compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class Found[R]:
-    """What was found for a crystal, its share of the wall time (s), and atoms that the potential computed for it."""
-
-    result: R
-    seconds: float
-    evaluations: int
-
-
-class RunEndingError(PhononBenchError):
-    """Trouble that is no crystal's: nothing is recorded for those under way, and the run ends."""
-
-
-class MachineError(RunEndingError):
-    """The device, or the machine, cannot compute; on another one, or later, it goes well."""
-
-
-class DeviceError(MachineError):
-    """A call of the device failed, and no later one can succeed in this process; a crystal of the call may be why."""
-
-
-class UndeliverableError(RunEndingError):
-    """Whoever waits for results cannot take one: a full disk, say."""
 
 
 def delivering[R](on_result: Callable[[int, R], None]) -> Callable[[int, R], None]:

@@ -19,7 +19,8 @@ import torch_sim as ts
 from phonopy.structure.atoms import PhonopyAtoms
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, Found, bisect_failures, delivering
+from phononbench_flows.engine.batch import Budget, FiniteOutputModel, bisect_failures, delivering
+from phononbench_flows.engine.trouble import Failure, Found
 from phononbench_flows.outcomes import Reason
 
 

@@ -22,11 +22,12 @@ from phonopy.structure.cells import PrimitiveMatrixAutoDefaultWarning
 from pymatgen.core import Element, Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, Found
+from phononbench_flows.engine.batch import Budget
 from phononbench_flows.engine.dialogues import Dialogue, hold
 from phononbench_flows.engine.interpolation import THZ2, interpolation
 from phononbench_flows.engine.lattices import commensurate_points
 from phononbench_flows.engine.solver import solve
+from phononbench_flows.engine.trouble import Failure, Found
 from phononbench_flows.protocol import ForceConstantsSettings
 
 _ABOVE_ALL = 1e6  # THz^2

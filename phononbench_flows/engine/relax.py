@@ -19,7 +19,7 @@ import torch
 from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
-from phononbench_flows.engine.batch import Budget, Failure, FiniteOutputModel, Found, bisect_failures, delivering
+from phononbench_flows.engine.batch import Budget, FiniteOutputModel, bisect_failures, delivering
 from phononbench_flows.engine.fire import (
     ConvergenceState,
     FireBatch,
@@ -29,6 +29,7 @@ from phononbench_flows.engine.fire import (
     without_symmetry,
 )
 from phononbench_flows.engine.lbfgs import LbfgsBatch
+from phononbench_flows.engine.trouble import Failure, Found
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import RelaxationSettings
 

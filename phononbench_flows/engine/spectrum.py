@@ -13,12 +13,12 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.force_constants import ForceConstants, phonopy_cell
 from phononbench_flows.engine.interpolation import interpolation
 from phononbench_flows.engine.lattices import commensurate_points, to_supercell
 from phononbench_flows.engine.paths import Walk, released_walk, walk
 from phononbench_flows.engine.q_symmetry import operations
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import SpectrumSettings
 

@@ -1,11 +1,24 @@
-"""Whether this process has found its machine broken: a worker looks here after each firework, and ends if it is so."""
+"""What a worker knows of its machine: what it computes on, and whether it was found broken.
+
+A worker looks here after each firework, and ends if it is so.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
+
+DEVICE = "PHONONBENCH_DEVICE"
+"""The variable by which a worker says what it computes on, whatever was asked for when the crystals were submitted."""
+
+
+def device(asked: str) -> str:
+    """What is computed on here: the worker's word goes before that of the submission."""
+    return os.environ.get(DEVICE) or asked
+
 
 _broken: list[str] = []
 

@@ -12,7 +12,6 @@ from typing import Any
 from jobflow import Flow, Maker, Response, job
 
 from phononbench_flows import potentials
-from phononbench_flows.engine.batch import Budget
 from phononbench_flows.flows import machine
 from phononbench_flows.flows.step_runs import run_steps
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
@@ -54,6 +53,8 @@ class StepsMaker(Maker):
 
         Where time runs out, the same job computes the rest in another run.
         """
+        from phononbench_flows.engine.batch import Budget
+
         tools = Tools(
             protocol=Protocol.model_validate(self.protocol),
             potential=self._load(),
@@ -68,7 +69,7 @@ class StepsMaker(Maker):
     def _load(self) -> potentials.Potential | None:
         if self.potential is None:
             return None
-        return potentials.load(self.potential, self.device, self.potential_settings)
+        return potentials.load(self.potential, machine.device(self.device), self.potential_settings)
 
 
 @dataclass

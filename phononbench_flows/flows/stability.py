@@ -7,7 +7,7 @@ one stands beside the Makers of others, such as before a flow of DFT that only s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobflow import Flow, Maker, Response, job
 from pydantic import BaseModel, Field
@@ -16,9 +16,11 @@ from pymatgen.core import Structure
 from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.flows import machine
-from phononbench_flows.judging import JudgedCrystal, judge
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.stability import Look
+
+if TYPE_CHECKING:
+    from phononbench_flows.judging import JudgedCrystal
 
 
 class StabilityDocument(BaseModel):
@@ -94,6 +96,8 @@ def judge_structure(
         stop_unless_stable: whether the jobs that depend on the output are only run for a stable crystal.
         how: the other arguments of ``judge_many``.
     """
+    from phononbench_flows.judging import judge
+
     with machine.watched():
         result = judge(structure, protocol=Protocol(**protocol), **how)
     return Response(output=_document(result), stop_children=stop_unless_stable and not result.is_stable)

@@ -20,7 +20,7 @@ from pymatgen.core import Structure
 
 from phononbench_flows import potentials
 from phononbench_flows.documents import BlobRef, CalculationDocument, CrystalDocument, Provenance
-from phononbench_flows.engine.batch import UndeliverableError
+from phononbench_flows.engine.trouble import UndeliverableError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows.launched import current_launch
 from phononbench_flows.flows.sub_batches import Admission, set_aside, work_through

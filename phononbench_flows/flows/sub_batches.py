@@ -2,9 +2,13 @@
 
 A worker that begins a crystal says so in its document, and one that is concluded is free of it again. So a crystal that
 is found with attempts was under way when a worker was killed. Its neighbours were too, hence each of them is tried
-alone from then on: the innocent come through, and one that takes three more workers with it is set aside. It takes
-three because workers are killed from outside as well: with one or two, six random kills over two chunks of twenty
-crystals put innocent ones aside.
+alone from then on: the innocent come through, and one that takes three more workers with it is set aside.
+
+Workers are killed from outside as well: for other people's jobs, by time limits, with their node. That is no crystal's
+fault, so the end of a worker that has a witness (see ``witness``) is excused unless it was seen to be of its own
+making. Crystals whose attempts are all excused go on together, or a worker that is often killed would compute one
+crystal a life. Only where ends add up that nobody has seen are they tried in ever smaller groups, since a crystal might
+take the whole node down; who is still there after sixteen is set aside.
 
 An error of the device, which ends a process too, is laid to nobody at first. But a crystal may be what a kernel
 stumbles over: from the second such error on, those that were there are tried alone as well, each after a healthy
@@ -16,10 +20,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import batched, groupby
 from uuid import uuid4
 
+from phononbench_flows import witness
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import DeviceError
+from phononbench_flows.engine.trouble import DeviceError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import time_limit
 from phononbench_flows.outcomes import Reason, Status
@@ -27,6 +33,12 @@ from phononbench_flows.store import ResultsStore
 
 MAX_ATTEMPTS = 4
 """Workers that a crystal may take with it: the first, perhaps, in company, and three that had nothing else in work."""
+
+MAX_EXCUSED = 16
+"""Workers that may be killed, unseen by anybody, while they compute a crystal: half of a chunk's crystals are apart
+from the other half after three, and each is alone after ten."""
+
+_TOGETHER = 3  # so many excused ends separate nobody
 
 # Crystals under way at first, where time is limited and this process has not yet seen how long one takes.
 _FIRST = 4
@@ -41,25 +53,34 @@ class OutOfTimeError(PhononBenchError):
 
 
 def suspicion(document: CalculationDocument) -> int:
-    """How often a crystal was there when a process ended; the first error of the device does not count."""
-    return document.attempts + max(0, document.device_errors - 1)
+    """How often a crystal was there when a process ended by itself; the first error of the device does not count."""
+    return max(0, document.attempts - document.excused) + max(0, document.device_errors - 1)
 
 
 def set_aside(documents: Sequence[CalculationDocument], store: ResultsStore) -> list[CalculationDocument]:
     """Fail the crystals that have ended their workers too often; gives the others."""
-    guilty = [d for d in documents if suspicion(d) >= MAX_ATTEMPTS]
+    guilty = [d for d in documents if suspicion(d) >= MAX_ATTEMPTS or d.excused >= MAX_EXCUSED]
     for document in guilty:
         document.status, document.reason = Status.FAILED, Reason.KILLED_WORKER
-        document.detail = f"{suspicion(document) - 1} workers ended while they computed it and nothing else"
+        document.detail = (
+            f"{suspicion(document) - 1} workers ended while they computed it and nothing else"
+            if suspicion(document) >= MAX_ATTEMPTS
+            else f"{document.attempts} workers were killed while they computed it, the last of them nothing else"
+        )
     store.put(*guilty)
-    return [d for d in documents if suspicion(d) < MAX_ATTEMPTS]
+    return [d for d in documents if d.status != Status.FAILED]
 
 
 def by_suspicion(documents: Sequence[CalculationDocument]) -> Iterator[list[CalculationDocument]]:
-    """Those that nothing speaks against together, then the others one by one, the least suspicious first."""
-    fresh = [d for d in documents if not suspicion(d)]
-    if fresh:
+    """Those that nothing speaks against together, then those that were often there at ends that nobody saw, in groups
+    that halve with each, then the suspicious one by one, the least suspicious first.
+    """
+    clean = [d for d in documents if not suspicion(d)]
+    if fresh := [d for d in clean if d.excused < _TOGETHER]:
         yield fresh
+    often = sorted((d for d in clean if d.excused >= _TOGETHER), key=lambda d: d.excused)
+    for ends, alike in groupby(often, key=lambda d: d.excused):
+        yield from map(list, batched(alike, max(1, len(documents) >> (ends - _TOGETHER + 1))))
     yield from ([d] for d in sorted(documents, key=suspicion) if suspicion(d))
 
 
@@ -85,7 +106,7 @@ class Admission:
         self._queue, self._store, self._cost, self._pace = deque(documents), store, cost, pace
         self._under_way: dict[str, float] = {}
         self._began, self._spent = time.monotonic(), 0.0
-        self._mark = uuid4().hex
+        self._mark, self._seen = uuid4().hex, witness.is_watching()
         self.begun = 0
         self.mine = {"status": Status.PENDING.value, "begun_by": self._mark}
 
@@ -110,7 +131,7 @@ class Admission:
 
         Its document is written to, and still has to be saved.
         """
-        document.attempts, document.device_errors = int(goes_on), 0
+        document.attempts, document.excused, document.device_errors = int(goes_on), int(goes_on and self._seen), 0
         if not goes_on:
             document.begun_by = None
             self._spent += self._under_way.pop(document.key)
@@ -124,12 +145,13 @@ class Admission:
         """
         # As they are in the store: what is in memory may be half of a result that could not be written.
         rows = self._store.query(
-            {"key": {"$in": list(self._under_way)}} | self.mine, ["key", "attempts", "device_errors"]
+            {"key": {"$in": list(self._under_way)}} | self.mine, ["key", "attempts", "excused", "device_errors"]
         )
         self._store.set_fields(
             {
                 row["key"]: {
                     "attempts": row["attempts"] - 1,
+                    "excused": row["excused"] - self._seen,
                     "device_errors": row["device_errors"] + device,
                     "begun_by": None,
                 }
@@ -144,9 +166,13 @@ class Admission:
         stages = {row["key"]: row["stage"] for row in self._store.query(criteria, ["key", "stage"])}
         waiting = [d for d in documents if stages.get(d.key, "") == d.stage]
         for document in waiting:
+            document.excused = (document.excused if document.attempts else 0) + self._seen
             document.attempts, document.begun_by = document.attempts + 1, self._mark
             self._under_way[document.key] = self._cost(document)
-        self._store.set_fields({d.key: {"attempts": d.attempts, "begun_by": self._mark} for d in waiting})
+        self._store.set_fields(
+            {d.key: {"attempts": d.attempts, "excused": d.excused, "begun_by": self._mark} for d in waiting}
+        )
+        witness.tell(self._store.spec, list(self._under_way))
         return waiting
 
     def _affordable(self, seconds: float) -> int:
@@ -188,7 +214,7 @@ def work_through(
     for group in by_suspicion(documents):
         admission = Admission(group, store, cost, pace)
         try:
-            with time_limit.interruptible():
+            with time_limit.interruptible(), witness.until_the_end():
                 compute(admission)
         except time_limit.StopNow:
             admission.take_back(device=False)

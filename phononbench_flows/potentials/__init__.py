@@ -9,7 +9,7 @@ Nothing heavy is imported before a potential is loaded.
 """
 
 from phononbench_flows.potentials.checkpoints import Checkpoint, fetch, identify, readiness
-from phononbench_flows.potentials.loading import check_asked, load
+from phononbench_flows.potentials.loading import check_asked, check_device, load
 from phononbench_flows.potentials.neighbours import neighbour_list
 from phononbench_flows.potentials.potential import Potential
 from phononbench_flows.potentials.registry import (
@@ -39,6 +39,7 @@ __all__ = [
     "Setting",
     "Source",
     "check_asked",
+    "check_device",
     "checked",
     "distributions",
     "fetch",

@@ -52,10 +52,19 @@ def check_asked(name: str, device: str, settings: Mapping[str, Setting] | None =
     source = registry.find_source(name)
     require_package(name, source)
     checked(name, source, settings)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
-        raise PotentialError(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N")
+    check_device(device)
     if source.checkpoint is not None:
         require_weights(name, source)
+
+
+def check_device(device: str) -> None:
+    """Make sure that a device can be asked for by this name.
+
+    Raises:
+        PotentialError: it cannot.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
+        raise PotentialError(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N")
 
 
 @lru_cache(maxsize=4)

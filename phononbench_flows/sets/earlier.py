@@ -111,7 +111,7 @@ def _rewrite(store: ResultsStore, criteria: Mapping[str, Any], status: Status | 
         for document in documents:
             document.status = status or _status_before(document)
             document.gone = why
-            document.attempts = 0
+            document.attempts, document.excused = 0, 0
         store.put(*documents)
 
 

@@ -63,7 +63,8 @@ def _reopen(store: ResultsStore, wanted: Mapping[str, Any], keys: Sequence[str])
     among, number = set(keys), 0
     for lot in batched((found for found in store.documents(wanted) if found.key in among), _LOT):
         for document in lot:
-            document.status, document.reason, document.detail, document.attempts = Status.PENDING, None, None, 0
+            document.status, document.reason, document.detail = Status.PENDING, None, None
+            document.attempts, document.excused, document.device_errors = 0, 0, 0
             document.assessments, document.minimum = [], None
         store.put(*lot)
         number += len(lot)

@@ -23,10 +23,10 @@ from phononbench_flows.steps.step import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from phononbench_flows.engine.batch import Found
     from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.elasticity import Elasticity
     from phononbench_flows.engine.force_constants import ForceConstants
+    from phononbench_flows.engine.trouble import Found
 
 _CELLS = 12  # six strains and their opposites
 _TPA_GPA = 1000.0  # 1/TPa in 1/GPa

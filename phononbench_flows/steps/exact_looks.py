@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from phononbench_flows.engine.bands import Bands
-    from phononbench_flows.engine.batch import Found
     from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.interpolation import Interpolation
     from phononbench_flows.engine.ladder import Climbed
+    from phononbench_flows.engine.trouble import Found
 
 _CHAINS = 1
 _USUAL = 12  # evaluations by atoms squared, roughly, as seen on generated crystals

@@ -21,9 +21,9 @@ from phononbench_flows.steps.step import (
 )
 
 if TYPE_CHECKING:
-    from phononbench_flows.engine.batch import Found
     from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.force_constants import Displaced, ForceConstants
+    from phononbench_flows.engine.trouble import Found
 
 DISPLACED = "displaced"
 """Name of the arrays in which a step before keeps displaced supercells that it has computed."""

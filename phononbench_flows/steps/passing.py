@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import Failure, Found, MachineError, RunEndingError, UndeliverableError
+from phononbench_flows.engine.trouble import Failure, Found, MachineError, RunEndingError, UndeliverableError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.stability import assess, thresholded
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 Write = Callable[[CalculationDocument, Mapping[str, Arrays]], None]
 """Takes a document that has passed a step or failed in it, and the arrays to keep with it, by name."""
+
+# What a crystal may be the reason of, or a broken device: one that gives nonsense raises nothing.
+_PERHAPS_THE_MACHINES = {Reason.EXCEPTION, Reason.NOT_FINITE, Reason.FORCES_EXPLODED, Reason.OUT_OF_MEMORY}
 
 _logged: set[str] = set()  # kinds of errors whose traceback this process has told
 
@@ -36,7 +39,8 @@ def pass_steps(crystals: Iterable[StepInput | None], steps: Sequence[Step], tool
         steps: consecutive steps of the protocol.
 
     Raises:
-        MachineError: a crystal ended in an exception, and a healthy crystal does too. Nothing is written of either.
+        MachineError: a crystal ended in what a broken machine may cause as well, and a healthy crystal does too.
+            Nothing is written of either.
     """
     flow = _Flow(list(steps), tools, write)
     arriving = iter(crystals)
@@ -146,7 +150,7 @@ def conclude(document: CalculationDocument, protocol: Protocol) -> None:
 
 
 def _fail(document: CalculationDocument, failure: Failure, step: Step, tools: Tools) -> None:
-    if failure.reason == Reason.EXCEPTION:
+    if failure.reason in _PERHAPS_THE_MACHINES:
         _tell_once(document.id, failure)
         require_sound_machine(step, tools, f"{document.id} failed ({failure.detail})")
     document.status, document.reason, document.detail = Status.FAILED, Reason(failure.reason), failure.detail

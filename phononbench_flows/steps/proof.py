@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
     from phonopy import Phonopy
 
-    from phononbench_flows.engine.batch import Found
     from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.force_constants import Displaced
     from phononbench_flows.engine.proofs import Proof
+    from phononbench_flows.engine.trouble import Found
 
 _BULK = 3
 _FEWEST = 4  # displacements; of fewer, none can be saved

@@ -22,8 +22,9 @@ from phononbench_flows.steps.step import (
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from phononbench_flows.engine.batch import Budget, Found
+    from phononbench_flows.engine.batch import Budget
     from phononbench_flows.engine.relax import Relaxation, Relaxed
+    from phononbench_flows.engine.trouble import Found
 
 _OPTIMIZER_STEPS = 100  # roughly, as seen on generated crystals of up to 8 atoms
 

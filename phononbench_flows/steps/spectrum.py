@@ -21,8 +21,8 @@ from phononbench_flows.steps.step import (
 )
 
 if TYPE_CHECKING:
-    from phononbench_flows.engine.batch import Failure, Found
     from phononbench_flows.engine.spectrum import Frequencies, Spectrum
+    from phononbench_flows.engine.trouble import Failure, Found
 
 
 def _cost(size: CrystalSize, _: Protocol) -> float:

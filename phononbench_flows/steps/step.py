@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from phononbench_flows.documents import CalculationDocument
-    from phononbench_flows.engine.batch import Budget, Failure, Found
+    from phononbench_flows.engine.batch import Budget
+    from phononbench_flows.engine.trouble import Failure, Found
     from phononbench_flows.potentials import Potential
     from phononbench_flows.protocol import Protocol as JudgingProtocol
 

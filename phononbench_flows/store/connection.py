@@ -60,12 +60,21 @@ def mongo_uri() -> str:
     Raises:
         StoreError: for a file that cannot be read, is empty, or is open to others.
     """
+    return _uri_and_origin()[0]
+
+
+def mongo_uri_origin() -> str:
+    """Who says so: a variable, or a file."""
+    return _uri_and_origin()[1]
+
+
+def _uri_and_origin() -> tuple[str, str]:
     if uri := os.environ.get("PHONONBENCH_MONGO_URI"):
-        return uri
+        return uri, "PHONONBENCH_MONGO_URI"
     if named := os.environ.get("PHONONBENCH_MONGO_URI_FILE"):
-        return _read_secret(at_home(Path(named)))
+        return _read_secret(at_home(Path(named))), named
     own = Path(URI_FILE).expanduser()
-    return _read_secret(own) if own.exists() else DEFAULT_URI
+    return (_read_secret(own), URI_FILE) if own.exists() else (DEFAULT_URI, f"there is no {URI_FILE}")
 
 
 def _read_secret(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobflow import Response, job
 from pymongo.errors import AutoReconnect
 
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.flows.sub_batches import OutOfTimeError
 
 

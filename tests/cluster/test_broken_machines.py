@@ -38,7 +38,7 @@ from phononbench_flows.cluster.launchpad import launchpad_settings, write_launch
 from phononbench_flows.cluster.liveness import identity
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.store import ResultsStore
 
 ILLEGAL = "the device failed: CUDA error: an illegal memory access was encountered"

@@ -131,7 +131,8 @@ def test_a_worker_that_ends_while_it_is_looked_at_is_not_lost(lp, chain, monkeyp
 def test_what_was_taken_a_moment_ago_is_left_to_its_worker(lp, chain):
     fw_id, _ = add(lp, chain)
     lp.fireworks.update_one({"fw_id": fw_id}, {"$set": {"state": "RESERVED", "updated_on": datetime.now(UTC)}})
-    assert told(lp, Limits(lock=0.1, settle=60)) == []
+    ((_, said, outcome),) = told(lp, Limits(lock=0.1, settle=60))
+    assert (outcome, "left alone until" in said) == ("left", True)
     assert told(lp) == [(fw_id, "it is reserved without a launch", "mended")]
     assert states(lp)[fw_id] == "READY"
 
@@ -152,7 +153,7 @@ def test_a_reservation_goes_with_its_job(lp, chain, monkeypatch):
     add(lp, chain)
     fw_id, launch_id = check_out(lp, state="RESERVED")
     lp.launches.update_one({"launch_id": launch_id}, {"$set": {"state_history.0.reservation_id": "42"}})
-    assert told(lp) == [], "there is no Slurm to be asked"
+    assert [outcome for *_, outcome in told(lp)] == ["left"], "there is no Slurm to be asked"
     monkeypatch.setattr(slurm, "jobs", lambda: slurm.Jobs("here", frozenset({"42"})))
     assert told(lp) == []
     monkeypatch.setattr(slurm, "jobs", lambda: slurm.Jobs("here", frozenset()))
@@ -164,7 +165,8 @@ def test_a_reservation_that_nobody_can_see_ends_with_time(lp, chain):
     add(lp, chain)
     fw_id, launch_id = check_out(lp, state="RESERVED")
     silence(lp, launch_id)
-    assert told(lp) == []
+    ((_, said, outcome),) = told(lp)
+    assert (outcome, "cannot be seen from here; left alone until" in said) == ("left", True)
     assert told(lp, Limits(lock=0.1, reservation=3600.0)) == [(fw_id, "it was reserved long ago", "mended")]
     assert states(lp)[fw_id] == "READY"
 
@@ -267,6 +269,6 @@ def test_the_command_says_what_it_did(lp, chain, tmp_path, mongo_uri, mongo_data
 def test_the_command_on_a_server_that_is_not_there(tmp_path):
     file = tmp_path / "my_launchpad.yaml"
     write_launchpad(file, launchpad_settings("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200", "nothing"))
-    shown = CliRunner().invoke(app, ["janitor", "-l", str(file)])
+    shown = CliRunner().invoke(app, ["janitor", "-l", str(file)], env={"PHONONBENCH_TWO_SERVERS": "1"})
     assert shown.exit_code == 2
     assert "does not answer" in shown.output

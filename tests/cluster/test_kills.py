@@ -196,6 +196,33 @@ def test_a_crystal_that_kills_its_workers_is_set_aside_and_the_others_are_judged
 
 
 @pytest.mark.slow
+def test_a_storm_of_kills_from_outside_is_no_crystals_fault(lp, mongo_database, tmp_path, monkeypatch):
+    """Twelve workers killed while they compute crystals that take longer than any of them lives."""
+    monkeypatch.setenv("TOY_SLEEP", "0.3")
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        keys = slow_crystals(store, 4, "toys", {3: "Ne"})
+        add_chunk(lp, store, keys, batch_atoms=256)
+        for kills in range(12):
+            worker = start_worker(mongo_database, tmp_path / "work")
+            wait_for(lambda: store.count({"attempts": {"$gt": kills}}) or not worker.is_alive())  # noqa: B023
+            worker.kill()
+            worker.join()
+            tidy(lp)
+        assert store.count({"status": "pending", "attempts": 12, "excused": 12}) > 0
+        monkeypatch.setenv("TOY_SLEEP", "0")
+        codes = []
+        while set(states(lp).values()) != {"COMPLETED"}:
+            worker = start_worker(mongo_database, tmp_path / "work", deadly="Ne")
+            worker.join(120)
+            codes.append(worker.exitcode)
+            tidy(lp)
+            assert len(codes) < 7
+        results = {d.key: (d.status, d.reason) for d in store.documents()}
+    assert results.pop(keys[3]) == ("failed", "killed_worker")
+    assert set(results.values()) == {("stable", None)}
+
+
+@pytest.mark.slow
 def test_a_worker_that_wakes_up_after_its_successor_puts_nothing_back(lp, mongo_database, tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_SLEEP", "0.05")
     finished = tmp_path / "finished"

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
 from fireworks import FWorker, LaunchPad, fw_config
-from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
+from fireworks.utilities.fw_serializers import load_object_from_file
 from jobflow.settings import JobflowSettings
 
 from phononbench_flows.cluster.fworker import fworker
 from phononbench_flows.cluster.launchpad import CPU, GPU, launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.cluster.queue import PatientAdapter
 from phononbench_flows.settings_files import import_fireworks, import_jobflow
 from phononbench_flows.store import DEFAULT_DATABASE
 
@@ -72,13 +74,14 @@ def test_jobflow_keeps_outputs_on_the_server_without_a_secret(monkeypatch):
 
 @pytest.mark.parametrize(("name", "resources"), [("gpu", ["--gpus-per-node=1"]), ("cpu", ["--ntasks=8"])])
 def test_the_queue_adapters_make_complete_scripts(name, resources):
-    adapter = CommonAdapter.from_file(str(LAUNCHERS / f"my_qadapter_{name}.yaml"))
+    adapter = load_object_from_file(str(LAUNCHERS / f"my_qadapter_{name}.yaml"))  # as `qlaunch` does
+    assert isinstance(adapter, PatientAdapter)
     assert adapter.q_type == "SLURM"
     lines = adapter.get_script_str("/launch/here").splitlines()
     directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")]
     assert {*resources, f"--partition={name}", "--time=12:00:00", "--signal=B:TERM@90"} <= set(directives)
     assert not any(line.startswith("--account") for line in directives)
-    command = f'bash "$PHONONBENCH_LAUNCHERS/pilot.sh" "$PHONONBENCH_LAUNCHERS/my_fworker_{name}.yaml"'
+    command = f'exec bash "$PHONONBENCH_LAUNCHERS/pilot.sh" "$PHONONBENCH_LAUNCHERS/my_fworker_{name}.yaml"'
     assert command in lines
     assert 'export PATH="${VIRTUAL_ENV:-$CONDA_PREFIX}/bin:$PATH"' in lines
 
@@ -95,18 +98,22 @@ def pilot(tmp_path):
         "#!/usr/bin/env bash\n"
         'echo "$*; GPU ${CUDA_VISIBLE_DEVICES-unset}; threads $OMP_NUM_THREADS" >>"$CALLS"\n'
         'trap "echo told to stop; exit 0" TERM\n'
+        'test "$END" = 0 || echo "this worker does not start: no GPU" >&2\n'
         "for ((i = 0; i < WAIT; i++)); do sleep 0.05; done\n"
         'exit "$END"\n'
     )
     program.chmod(0o755)
     (tmp_path / "job").mkdir()
 
-    def start(*arguments: str, wait: int = 0, end: int = 0, **environment: str) -> subprocess.Popen:
+    def start(
+        *arguments: str, wait: int = 0, end: int = 0, stderr: IO[str] | None = None, **environment: str
+    ) -> subprocess.Popen:
         plain = {k: v for k, v in os.environ.items() if k not in {"CUDA_VISIBLE_DEVICES", "SLURM_NTASKS"}}
         mine = {"CALLS": str(tmp_path / "calls"), "WAIT": str(wait), "END": str(end), "SLURM_CPUS_ON_NODE": "8"}
         path = f"{program.parent}:/usr/bin:/bin"
         command = ["bash", str(LAUNCHERS / "pilot.sh"), *arguments]
-        return subprocess.Popen(command, cwd=tmp_path / "job", env=plain | mine | {"PATH": path} | environment)
+        environment = plain | mine | {"PATH": path} | environment
+        return subprocess.Popen(command, cwd=tmp_path / "job", env=environment, stderr=stderr)
 
     return start
 
@@ -129,8 +136,12 @@ def test_without_gpus_every_task_gets_a_worker(pilot, tmp_path):
     assert calls(tmp_path) == [f"worker --fworker cpu.yaml --folder worker{i}; GPU ; threads 2" for i in range(4)]
 
 
-def test_a_worker_that_does_not_start_is_told(pilot):
-    assert pilot("gpu.yaml", end=2, CUDA_VISIBLE_DEVICES="0,1").wait(20) == 1
+def test_why_a_worker_does_not_start_stands_in_the_jobs_output(pilot, tmp_path):
+    with (tmp_path / "error").open("w") as error:
+        assert pilot("gpu.yaml", end=2, stderr=error, CUDA_VISIBLE_DEVICES="0,1").wait(20) == 1
+    said = (tmp_path / "error").read_text()
+    assert said.count("this worker does not start: no GPU") == 2
+    assert f"worker1 failed; the end of {tmp_path}/job/worker1/log:" in said
 
 
 def test_the_end_of_the_job_is_passed_on_and_waited_for(pilot, tmp_path):

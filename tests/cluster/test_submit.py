@@ -373,3 +373,63 @@ def test_a_file_that_is_no_launchpads_is_refused(tmp_path, text):
         launchpad(file, database="phonons")
     with pytest.raises(LaunchError, match="cannot be read"):
         launchpad(tmp_path / "absent.yaml", database="phonons")
+
+
+# --------------------------------------------------------------------------------------------------- corrections
+
+
+def flows_on(lp: LaunchPad) -> Counter[str]:
+    """Devices of the jobs that may be run first."""
+    found = lp.fireworks.find({"state": "READY"}, {"spec._tasks": 1})
+    return Counter(each["spec"]["_tasks"][0]["job"]["function"]["@bound"]["device"] for each in found)
+
+
+def test_a_submission_is_corrected_but_for_what_was_begun(lp, hand_out):
+    crystals = crystal_set()
+    hand_out(waiting(7, crystals), device="cuda")
+    begun = lp.fireworks.find_one({"state": "READY"}, sort=[("fw_id", 1)])["fw_id"]
+    lp.checkout_fw(FWorker(), "/nowhere", fw_id=begun)
+    told = hand_out(waiting(7, crystals))
+    assert (told.chunks, told.withdrawn, told.differing) == (0, 0, {"device cuda instead of auto": 7})
+    assert flows_on(lp) == {"cuda": 2}
+    done = hand_out(waiting(7, crystals), replace_waiting=True)
+    assert (done.chunks, done.withdrawn, done.crystals) == (2, 2, 4)
+    assert done.differing == {"device cuda instead of auto": 3}
+    assert flows_on(lp) == {"auto": 2}
+    assert lp.fireworks.find_one({"fw_id": begun})["state"] == "RUNNING"
+    numbers = [n for document in lp.workflows.find({}) for n in document["nodes"]]
+    assert sorted(fw["fw_id"] for fw in lp.fireworks.find({})) == sorted(numbers)
+    assert hand_out(waiting(7, crystals)).chunks == 0
+    # Other chunks of the same crystals, and the old ones once more.
+    assert hand_out(waiting(7, crystals), replace_waiting=True, target=1.0).chunks == 4
+    assert hand_out(waiting(7, crystals), replace_waiting=True).chunks == 2
+    assert flows_on(lp) == {"auto": 2}
+
+
+def test_a_workflow_that_was_deleted_is_withdrawn_and_one_that_never_came_is_not(lp, hand_out):
+    crystals = crystal_set()
+    hand_out(waiting(6, crystals))
+    lost = lp.workflows.find_one({})
+    lp.delete_wf(lost["nodes"][0])
+    again = hand_out(waiting(6, crystals), device="cpu")
+    assert (again.chunks, again.repaired, again.crystals) == (1, 0, 3)
+    assert flows_on(lp) == {"auto": 1, "cpu": 1}
+
+
+def test_chunks_are_shown_and_forgotten(lp, hand_out, mongo_uri, mongo_database, tmp_path):
+    write_launchpad(tmp_path / "my_launchpad.yaml", launchpad_settings(mongo_uri, mongo_database))
+    where = ["--store", f"mongo:{mongo_database}", "-l", str(tmp_path / "my_launchpad.yaml")]
+    crystals = crystal_set()
+    hand_out(waiting(6, crystals))
+    first, second = json.loads(CliRunner().invoke(app, ["chunks", "--json", *where]).stdout)
+    assert (first["state"], first["crystals"], first["device"]) == ("ready", 3, "auto")
+    begun = lp.workflows.find_one({"metadata.chunk": second["chunk"]})["nodes"]
+    lp.checkout_fw(FWorker(), "/nowhere", fw_id=max(begun, key=lambda n: lp.get_fw_dict_by_id(n)["state"] == "READY"))
+    said = CliRunner().invoke(app, ["chunks", "--forget", first["chunk"], *where])
+    assert (said.exit_code, "3 crystals are free" in said.output) == (0, True), said.output
+    refused = CliRunner().invoke(app, ["chunks", "--forget", second["chunk"], *where])
+    assert (refused.exit_code, "a worker has begun it" in refused.output) == (2, True)
+    shown = CliRunner().invoke(app, ["chunks", *where]).stdout
+    assert "withdrawn" in shown
+    again = hand_out(waiting(6, crystals))
+    assert (again.chunks, again.crystals) == (1, 3)

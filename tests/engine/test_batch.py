@@ -6,9 +6,10 @@ import pytest
 import torch
 from toy_potentials import Toy
 
-from phononbench_flows.engine.batch import Budget, Failure, MachineError, as_failure, bisect_failures
+from phononbench_flows.engine.batch import Budget, as_failure, bisect_failures
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
 from phononbench_flows.engine.relax import relax
+from phononbench_flows.engine.trouble import Failure, MachineError
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import PRESETS
 

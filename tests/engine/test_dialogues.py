@@ -7,8 +7,9 @@ import pytest
 from phonopy.structure.atoms import PhonopyAtoms
 from toy_potentials import NAN_ELEMENT, RAISING_ELEMENT, Toy, limited
 
-from phononbench_flows.engine.batch import Budget, Failure, Found, UndeliverableError
+from phononbench_flows.engine.batch import Budget
 from phononbench_flows.engine.dialogues import hold, side_by_side
+from phononbench_flows.engine.trouble import Failure, Found, UndeliverableError
 from phononbench_flows.outcomes import Reason
 
 

@@ -17,12 +17,12 @@ from toy_potentials import CUTOFF, Toy
 
 from phononbench_flows import potentials
 from phononbench_flows.engine import elasticity as module
-from phononbench_flows.engine.batch import Failure, Found
 from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.engine.elasticity import Elasticity, elasticity, gamma_hessian, lowest_christoffel
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
 from phononbench_flows.engine.layers import Periodicity, periodicity
 from phononbench_flows.engine.relax import relax
+from phononbench_flows.engine.trouble import Failure, Found
 from phononbench_flows.potentials.source import is_installed
 from phononbench_flows.protocol import PRESETS
 

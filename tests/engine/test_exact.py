@@ -12,13 +12,13 @@ from pymatgen.core import Structure
 from toy_potentials import NAN_ELEMENT, Toy
 
 from phononbench_flows.engine import exact
-from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.engine.exact import by_displacements, cells_needed, cost, davidson, rayleigh, smallest_supercell
 from phononbench_flows.engine.force_constants import force_constants
 from phononbench_flows.engine.interpolation import Interpolation, Known, interpolation, signed_root
 from phononbench_flows.engine.ladder import rational_points
 from phononbench_flows.engine.q_symmetry import operations
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.protocol import ForceConstantsSettings
 
 SETTINGS = ForceConstantsSettings()

@@ -9,8 +9,9 @@ from phonopy.structure.atoms import PhonopyAtoms
 from pymatgen.core import Structure
 from toy_potentials import CUTOFF, EPSILON, SIGMA, Toy, limited
 
-from phononbench_flows.engine.batch import Budget, Failure
+from phononbench_flows.engine.batch import Budget
 from phononbench_flows.engine.force_constants import ForceConstants, displace, force_constants
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import PRESETS, ForceConstantsSettings
 

@@ -12,7 +12,6 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from toy_potentials import Toy
 
 from phononbench_flows.engine import ladder
-from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.engine.exact import by_displacements, cells_needed, displaced_cells
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
@@ -20,6 +19,7 @@ from phononbench_flows.engine.ladder import Climbed, climb
 from phononbench_flows.engine.lattices import commensurate_points, same_point
 from phononbench_flows.engine.layers import BULK, Periodicity
 from phononbench_flows.engine.q_symmetry import equivalent_points, operations
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.potentials import load
 from phononbench_flows.potentials.source import is_installed
 from phononbench_flows.protocol import ExactLooksSettings, ForceConstantsSettings

@@ -7,10 +7,11 @@ import pytest
 import torch
 from toy_potentials import Toy
 
-from phononbench_flows.engine.batch import Failure, FiniteOutputModel
+from phononbench_flows.engine.batch import FiniteOutputModel
 from phononbench_flows.engine.fire import symmetric
 from phononbench_flows.engine.lbfgs import _MEMORY, _SOFTEST, _STIFFEST, LbfgsBatch, _inverse_times
 from phononbench_flows.engine.relax import Relaxed, relax
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.protocol import PRESETS, RelaxationSettings
 
 FIRE = PRESETS["paper"].relaxation

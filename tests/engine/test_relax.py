@@ -10,8 +10,9 @@ from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from toy_potentials import CUTOFF, EPSILON, SIGMA, Toy, limited
 
-from phononbench_flows.engine.batch import Budget, Failure, UndeliverableError
+from phononbench_flows.engine.batch import Budget
 from phononbench_flows.engine.relax import Relaxed, relax
+from phononbench_flows.engine.trouble import Failure, UndeliverableError
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import PRESETS, RelaxationSettings
 from phononbench_flows.symmetry import symmetry

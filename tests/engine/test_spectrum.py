@@ -7,11 +7,11 @@ import pytest
 from toy_potentials import Toy
 
 from phononbench_flows.engine.bands import Bands
-from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.dialogues import hold
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
 from phononbench_flows.engine.relax import relax
 from phononbench_flows.engine.spectrum import Spectrum, finite_spectrum, spectrum, spring_crystal
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.outcomes import Reason
 from phononbench_flows.protocol import PRESETS, Judgement, SpectrumSettings
 from phononbench_flows.stability import Evidence, Look, assess

@@ -16,7 +16,7 @@ from pymatgen.core import Structure
 from screened import TOY, crystal_set, put_waiting
 
 from phononbench_flows.cli.display import _provenance_lines
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.flows import ChunkMaker, StabilityMaker, StepsMaker, machine, step_runs
 from phononbench_flows.flows.step_runs import WrongPotentialError
 from phononbench_flows.outcomes import SCREENED, Reason, Status

@@ -11,7 +11,7 @@ import pytest
 from screened import blank, crystal_set
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.batch import DeviceError
+from phononbench_flows.engine.trouble import DeviceError
 from phononbench_flows.flows import sub_batches, time_limit
 from phononbench_flows.flows.sub_batches import Admission, OutOfTimeError, by_suspicion, set_aside, work_through
 from phononbench_flows.outcomes import SCREENED, Reason, Status
@@ -117,6 +117,24 @@ def test_those_that_were_there_at_a_kill_come_later_and_alone():
     documents = [CalculationDocument.model_construct(id=str(i), attempts=n) for i, n in enumerate([2, 1, 0, 1, 0])]
     assert [[d.id for d in sub_batch] for sub_batch in by_suspicion(documents)] == [["2", "4"], ["1"], ["3"], ["0"]]
     assert list(by_suspicion([])) == []
+
+
+def test_crystals_whose_workers_were_killed_unseen_stay_together_at_first_and_are_halved_then():
+    made = CalculationDocument.model_construct
+    documents = [made(id=str(i), attempts=n, excused=n) for i, n in enumerate([0, 2, 3, 3, 3, 4, 4, 9])]
+    groups = [[d.id for d in sub_batch] for sub_batch in by_suspicion(documents)]
+    assert groups == [["0", "1"], ["2", "3", "4"], ["5", "6"], ["7"]]
+    documents.append(made(id="seen", attempts=3, excused=2))
+    assert list(by_suspicion(documents))[-1] == [documents[-1]]
+
+
+def test_only_after_sixteen_unseen_ends_is_a_crystal_set_aside(store):
+    documents = crystals(store, [15, 16, 4])
+    for document in documents[:2]:
+        document.excused = document.attempts
+    assert [d.id for d in set_aside(documents, store)] == ["toys-0"]
+    assert by_id(store, "toys-1").detail.startswith("16 workers were killed")
+    assert by_id(store, "toys-2").detail.startswith("3 workers ended")
 
 
 def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighbours_come_through(store, monkeypatch):

@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Structure
 from screened import TOY
 
 from phononbench_flows import judge_folder, local_workers
-from phononbench_flows.engine.batch import MachineError
+from phononbench_flows.engine.trouble import MachineError
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore

@@ -10,8 +10,8 @@ from pymatgen.core import Lattice, Structure
 from screened import TOY
 
 from phononbench_flows import judge, load_protocol, potentials
-from phononbench_flows.engine.batch import Failure
 from phononbench_flows.engine.dialogues import hold
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.results.export import columns
 from phononbench_flows.steps import StepError, find_step, references, steps_of
 from phononbench_flows.steps.step import CrystalSize, StepInput, Tools

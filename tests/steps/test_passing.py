@@ -10,7 +10,8 @@ from screened import TOY, blank, crystal_set
 from toy_potentials import Toy
 
 from phononbench_flows import potentials
-from phononbench_flows.engine.batch import Budget, MachineError, UndeliverableError
+from phononbench_flows.engine.batch import Budget
+from phononbench_flows.engine.trouble import MachineError, UndeliverableError
 from phononbench_flows.outcomes import SCREENED, Status
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.steps import ALWAYS, StepInput, Tools, find_step
