@@ -20,7 +20,7 @@ from typing import Any
 from pymatgen.core import Structure
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import CalculationDocument
+from phononbench_flows.documents import CalculationDocument, Origin
 from phononbench_flows.outcomes import Status
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.steps import steps_of
@@ -39,6 +39,8 @@ def judge_both_ways(file: Path, tools: Tools) -> dict[str, Any] | None:
         key=file.name,
         id=file.name,
         set="proofs",
+        origin=Origin(source=str(file)),
+        potential=tools.loaded.record(),
         protocol_id="proofs",
         protocol_name=PROTOCOL.name,
         steps=[step.name for step in steps],
