@@ -21,7 +21,11 @@ from pymatgen.core import Structure
 
 from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument, Origin
+<<<<<<< HEAD
 from phononbench_flows.outcomes import SCREENED, Status
+=======
+from phononbench_flows.outcomes import Status
+>>>>>>> wt-proofs
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.steps import steps_of
 from phononbench_flows.steps.passing import pass_steps
@@ -39,6 +43,8 @@ def judge_both_ways(file: Path, tools: Tools) -> dict[str, Any] | None:
         key=file.name,
         id=file.name,
         set="proofs",
+        origin=Origin(source=str(file)),
+        potential=tools.loaded.record(),
         protocol_id="proofs",
         protocol_name=PROTOCOL.name,
         steps=[step.name for step in steps],

@@ -28,11 +28,17 @@ if TYPE_CHECKING:
 DISPLACED = "displaced"
 """Name of the arrays in which a step before keeps displaced supercells that it has computed."""
 
+_LEFT_BY_PROOFS = 0.5  # of the displacements, roughly, by the step `proof`
+
 
 def cost(size: CrystalSize, protocol: Protocol) -> float:
-    """Without symmetry each atom is displaced six times; symmetry spares about as many as there are operations."""
+    """Evaluations of all displacements: six an atom without symmetry, which divides them by its operations."""
     displacements = math.ceil(6 * size.natoms / (_order(size.point_group) if size.point_group else 1))
     return size.natoms * math.prod(protocol.force_constants.supercell) * displacements
+
+
+def _cost(size: CrystalSize, protocol: Protocol) -> float:
+    return cost(size, protocol) * (_LEFT_BY_PROOFS if "proof" in protocol.further_steps else 1)
 
 
 @cache
@@ -73,7 +79,7 @@ STEP = Step(
     name="force_constants",
     after="relaxation",
     resource="potential",
-    cost=cost,
+    cost=_cost,
     compute=_compute,
     record=_record,
     probe=check_potential,
