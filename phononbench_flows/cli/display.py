@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from pymatgen.core import Structure
 from rich.table import Table
 from rich.text import Text
 
-from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.documents import CalculationDocument, ConfirmationDocument, CrystalDocument, SetDocument
 from phononbench_flows.harmless import harmless
 from phononbench_flows.results.published import Published
 from phononbench_flows.stability import Look, explain, explain_published, point_text
@@ -69,12 +69,19 @@ def funnel_table(funnel: Funnel, set_name: str, published: Published | None = No
     return table
 
 
-def crystal_table(document: CalculationDocument, about: SetDocument | None) -> Table:
+def crystal_table(
+    document: CalculationDocument, about: SetDocument | None, confirmations: Iterable[ConfirmationDocument] = ()
+) -> Table:
     """What is known of one crystal and of its set, a line each; lines without a value are left out."""
     table = Table(title=Text(document.id, style="bold"), title_justify="left", show_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for name, value in chain(_crystal_lines(document), _set_lines(about), _provenance_lines(document)):
+    for name, value in chain(
+        _crystal_lines(document),
+        *map(_confirmation_lines, confirmations),
+        _set_lines(about),
+        _provenance_lines(document),
+    ):
         if value is not None and value != "":
             table.add_row(name, Text(harmless(str(value))))
     return table
@@ -119,6 +126,17 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     yield "protocol", f"{document.protocol_name}, {document.protocol_id}"
     yield "potential", f"{document.potential.name}, checkpoint {document.potential.checkpoint_sha256[:16]}"
     yield "seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document.timings.items())
+
+
+def _confirmation_lines(found: ConfirmationDocument) -> Iterator[tuple[str, object]]:
+    """What a better method says of a crystal, or that it has been asked."""
+    whose = ", ".join(filter(None, (found.functional, found.code, found.source)))
+    said = f"{found.stability}, by the published rule {found.published}" if found.stability else str(found.status)
+    yield "confirmed" if found.stability else "to confirm", f"{said.replace('_', ' ')} ({whose})"
+    yield "lowest, confirmed", None if found.frequency is None else f"{found.frequency:.4f} THz"
+    yield "confirmed by job", found.uuid
+    yield "not usable", found.detail
+    yield "drawn from", None if found.draw is None else f"{found.draw.stratum}, seed {found.draw.seed}"
 
 
 def _elastic_lines(document: CalculationDocument) -> Iterator[tuple[str, object]]:

@@ -66,10 +66,11 @@ class Format(StrEnum):
 
 def _opened(where: str | None, *, new: bool = False) -> AbstractContextManager[ResultsStore]:
     """The store that is named, or else that of the environment."""
-    return opened(_spec(where), new=new)
+    return opened(spec_of(where), new=new)
 
 
-def _spec(where: str | None) -> dict[str, str]:
+def spec_of(where: str | None) -> dict[str, str]:
+    """The spec of the store that is named, or else that of the environment."""
     with sentences():
         from phononbench_flows.store import configured_spec, full_spec
 
@@ -82,7 +83,7 @@ def migrate(where: Where = None) -> None:
     with sentences():
         from phononbench_flows.store.migration import migrate as bring_up_to_date
 
-        spec = _spec(where)
+        spec = spec_of(where)
         with err.status("migrating") as status:
             number = bring_up_to_date(spec, lambda n: status.update(f"migrating: {n} crystals"))
         out.print(f"{number} crystals brought up to date" if number else "the results are up to date", soft_wrap=True)
@@ -303,7 +304,8 @@ def show(
             stop(f"there is no crystal {crystal_id!r} in the store")
         folder = figures or Path(store.spec.get("path", ".")) / "figures"
         for document in documents:
-            out.print(crystal_table(document, store.get_set(document.set)))
+            answers = store.confirmations({"id": document.id, "protocol_id": {"$in": ["", document.protocol_id]}})
+            out.print(crystal_table(document, store.get_set(document.set), answers))
             for table in (exact_looks_table(document), structure_table(document, store.crystal(document.id))):
                 if table is not None:
                     out.print(table)

@@ -70,6 +70,13 @@ CRYSTAL_INDEXES = (
 SET_INDEXES = (IndexModel("key", unique=True),)
 """Indices of the collection of sets."""
 
+CONFIRMATION_INDEXES = (
+    IndexModel("key", unique=True),
+    IndexModel("id"),
+    IndexModel([("set", 1), ("status", 1)]),
+)
+"""Indices of the collection of confirmations."""
+
 OLD_CRYSTALS = {"protocol_id": {"$type": "string"}}
 """Finds what older versions kept among the crystals: crystal and calculation in one document."""
 

@@ -18,6 +18,11 @@ _HEADINGS = {
     "by_exact": "stable by exact frequencies",
     "by_rule": "stable by the published rule",
     "cell": "atoms in the cell",
+    "by_label": "label agrees",
+    "confirmed_stable": "DFT: stable",
+    "confirmed_undecided": "DFT: undecided",
+    "confirmed_unstable": "DFT: unstable",
+    "corrected": "stable per relaxed, corrected by DFT",
     "cured_thz": "lowest, cured (THz)",
     "exact_q": "where, exact",
     "exact_thz": "lowest exact (THz)",
@@ -51,7 +56,17 @@ _HEADINGS = {
 NARROW = 0.006
 """Intervals narrower than this are shown to a hundredth of a percent."""
 
-_PERCENT = ("share", "half_width", "difference", "order_", "sample_", "per_relaxed", "per_generated", "by_")
+_PERCENT = (
+    "share",
+    "half_width",
+    "difference",
+    "order_",
+    "sample_",
+    "per_relaxed",
+    "per_generated",
+    "by_",
+    "corrected",
+)
 
 
 def write_table(table: pd.DataFrame, out: Path, name: str, title: str, shown: pd.DataFrame | None = None) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from phononbench_flows.confirmation.known import confirmed_columns
 from phononbench_flows.documents import SetDocument, calculation_key
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import COUNTED
@@ -84,7 +85,9 @@ class Crystals:
             ``crystal_system_initial``, ``space_group`` (relaxed), ``judged_thz``, ``path_thz``,
             ``commensurate_thz``, ``mesh_thz``, ``cured_thz``, ``exact_thz`` (lowest frequencies), ``path_q``,
             ``exact_q`` (where), ``point_group`` (relaxed), ``condition`` (a dict: that of the set, and over
-            it that of the crystal) and ``relaxed`` (finished, and counted among those relaxed).
+            it that of the crystal), ``relaxed`` (finished, and counted among those relaxed), ``confirmed``,
+            ``confirmed_published``, ``drawn`` and ``stratum`` (what better methods say of it; see
+            :mod:`phononbench_flows.confirmation.known`).
         sets: what is known of each set of the rows, by name.
         judge: what they were judged by.
         judged_at: at which thresholds, and whether by exact frequencies.
@@ -126,6 +129,8 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     rows["condition"] = _conditions(rows, described)
     rows["relaxed"] = [was_relaxed(*pair) for pair in zip(rows["status"], rows["stage"], strict=True)]
     rows["same_as"] = _same_as(store, rows, judge.protocol_id)
+    for name, values in confirmed_columns(store, list(rows["id"]), list(described), judge.protocol_id).items():
+        rows[name] = pd.Series(values, index=rows.index, dtype=bool if name == "drawn" else object)
     judged = judged_at(store, {"protocol_id": judge.protocol_id})
     return Crystals(rows.drop(columns=[*_COMPARED]), described, judge, judged)
 
