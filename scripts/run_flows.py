@@ -21,7 +21,7 @@ def main() -> None:
     store.connect()
     failed = []
     for path in sorted(Path(sys.argv[1]).glob("*.json")):
-        flow = Flow.from_dict(json.loads(path.read_text()))
+        flow: Flow = Flow.from_dict(json.loads(path.read_text()))  # type: ignore[assignment]
         if store.query_one({"uuid": flow.output.uuid}, ["uuid"]) is not None:
             print(f"{path.name}: is there")
             continue

@@ -23,6 +23,7 @@ _HEADINGS = {
     "confirmed_undecided": "DFT: undecided",
     "confirmed_unstable": "DFT: unstable",
     "corrected": "stable per relaxed, corrected by DFT",
+    "corrected_per_generated": "stable per generated, corrected by DFT",
     "cured_thz": "lowest, cured (THz)",
     "exact_q": "where, exact",
     "exact_thz": "lowest exact (THz)",

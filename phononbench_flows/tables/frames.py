@@ -61,7 +61,7 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
     :class:`~phononbench_flows.statistics.Funnel`; ``per_relaxed`` and ``per_generated`` with their intervals;
     ``rank_per_relaxed`` and ``rank_per_generated``. Where exact frequencies decide, ``stable_by_rule`` and ``by_rule``
     with its interval stand beside: what the published rule says, per relaxed. Where crystals are confirmed,
-    ``corrected`` with its interval does, per relaxed, as far as it is available.
+    ``corrected`` (per relaxed) and ``corrected_per_generated`` with their intervals do, as far as they are available.
     """
     records = []
     confirmed = is_confirmed(crystals.rows)
@@ -69,7 +69,7 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
         about = crystals.sets[name]
         found = _funnel(rows, about.n_generated)
         beside = _published(int(_stable_by(rows)["by_rule"].sum()), found.relaxed) if crystals.judged_at.exact else {}
-        records.append(_origin(about) | _record(found) | beside | (_corrected(rows) if confirmed else {}))
+        records.append(_origin(about) | _record(found) | beside | (_corrected(rows, found) if confirmed else {}))
     table = pd.DataFrame(records)
     for rate in ("per_relaxed", "per_generated"):
         table[f"rank_{rate}"] = table[rate].rank(ascending=False, method="min").astype("Int64")
@@ -359,9 +359,9 @@ def _published(stable: int, relaxed: int) -> dict[str, Any]:
     return {"stable_by_rule": stable} | _rate("by_rule", wilson(stable, relaxed))
 
 
-def _corrected(rows: pd.DataFrame) -> dict[str, Any]:
-    found = corrected(rows)
-    return _rate("corrected", found)
+def _corrected(rows: pd.DataFrame, counts: Funnel) -> dict[str, Any]:
+    per_generated = corrected(rows, outside=counts.generated - counts.relaxed)
+    return _rate("corrected", corrected(rows)) | _rate("corrected_per_generated", per_generated)
 
 
 def _is_judged(rows: pd.DataFrame) -> pd.Series:

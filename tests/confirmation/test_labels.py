@@ -72,7 +72,8 @@ def test_a_table_of_labels_gives_matrix_and_rates(results, tmp_path):
         [matrix, unstable] = confusion_table(crystals).query("rule == 'own'").to_dict("records")
         assert (matrix["verdict"], matrix["confirmed_stable"], matrix["confirmed_unstable"]) == ("stable", 6, 2)
         assert (unstable["confirmed_unstable"], unstable["by_label"]) == (4, 1.0)
-        assert funnel_table(crystals)["corrected"][0] == pytest.approx(0.5)
+        [row] = funnel_table(crystals).to_dict("records")
+        assert row["corrected"] == row["corrected_per_generated"] == pytest.approx(0.5)
         assert {"corrected", "confusion"} <= gather(crystals).keys()
     shown = run("show", "m-Pd", results, "--figures", tmp_path / "figures")
     assert "stable, by the published rule stable (PBE, mp)" in shown
