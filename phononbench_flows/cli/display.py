@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from pymatgen.core import Structure
 from rich.table import Table
@@ -14,6 +15,9 @@ from phononbench_flows.harmless import harmless
 from phononbench_flows.results.published import Published
 from phononbench_flows.stability import Look, explain, explain_published, point_text
 from phononbench_flows.statistics import Funnel, Rate, wilson
+
+if TYPE_CHECKING:
+    from phononbench_flows.tables.cards import SetCard
 
 
 def rate_text(rate: Rate) -> str:
@@ -67,6 +71,40 @@ def funnel_table(funnel: Funnel, set_name: str, published: Published | None = No
     )
     table.caption_justify = "left"
     return table
+
+
+def card_table(found: SetCard) -> Table:
+    """The card of a set: a line for each rate, and how it was counted below."""
+    card, about = found.card, found.about
+    title = " ".join(filter(None, (about.set, f"({about.model})" if about.model else None)))
+    table = Table(title=Text(title, style="bold"), title_justify="left", show_edge=False)
+    table.add_column("Of its crystals")
+    table.add_column("Number", justify="right")
+    table.add_column("Rate (95 %)", justify="right")
+    table.add_column("Out of")
+    for line in card.lines.values():
+        shown = "" if line.note else f"{line.rate.count} of {line.rate.total}"
+        table.add_row(line.title, shown, line.note or rate_text(line.rate), line.of)
+    table.caption = Text("\n".join(_card_notes(found)))
+    table.caption_justify = "left"
+    return table
+
+
+def _card_notes(found: SetCard) -> Iterator[str]:
+    for cost in found.card.costs:
+        each = "none" if cost.each is None else f"{cost.each:.0f} s of {', '.join(found.devices)}"
+        ends = f" (from {cost.low:.0f}{f' to {cost.high:.0f}' if cost.high else ''})" if cost.low else ""
+        yield f"{cost.title} costs {each}{ends}"
+    if found.card.pending:
+        yield f"interim: {found.card.pending} crystals are not finished, and are in no rate"
+    if found.card.no_hull:
+        yield f"{found.card.no_hull} relaxed crystals have no hull"
+    if found.card.bare_hull:
+        yield f"{found.card.bare_hull} lie over a hull of the elements alone, which may be far above the true one"
+    yield f"judged by {found.judge}"
+    yield f"reference: {found.reference or 'none'}"
+    yield f"softness of {found.judge.potential}: {found.softening}"
+    yield from (f"{name.replace('_', ' ')}: {value}" for name, value in found.tolerances.items())
 
 
 def crystal_table(

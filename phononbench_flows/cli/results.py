@@ -154,6 +154,9 @@ def query(
     disputed: Annotated[
         bool, typer.Option("--disputed", help="Only where the verdict and that of the published rule are opposites.")
     ] = False,
+    stable_under: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only crystals that at least N potentials call stable.")
+    ] = None,
     reason: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
     ] = None,
@@ -201,6 +204,10 @@ def query(
             where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)
+        if stable_under is not None:
+            from phononbench_flows.results.agreed import stable_under as agreed
+
+            asked = {"$and": [asked, agreed(store, stable_under, {"set": {"$in": sets}} if sets else {})]}
         rows = limit or (_SHOWN if form is Format.TABLE else 0)
         documents = store.documents(asked, sort={"id": 1}, limit=rows)
         if form is Format.TABLE:

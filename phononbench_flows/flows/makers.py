@@ -75,7 +75,9 @@ class StepMaker(Maker):
 class ChunkMaker(Maker):
     """The flow of one chunk of crystals of a results store: a job for each step of the protocol, in their order.
 
-    Attributes: those of :class:`StepMaker`.
+    Attributes: those of :class:`StepMaker`, and
+
+        until: the step to end after; None to conclude.
     """
 
     name: str = "stability of a chunk"
@@ -85,9 +87,10 @@ class ChunkMaker(Maker):
     potential_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     batch_atoms: int | None = None
+    until: str | None = None
 
     def make(self, keys: list[str]) -> Flow:
-        """The flow for the crystals of these keys; its output is the list of keys that were concluded.
+        """The flow for the crystals of these keys; its output is the list of keys that have passed its last step.
 
         Raises:
             TypeError: for anything but a list of keys.
@@ -97,6 +100,8 @@ class ChunkMaker(Maker):
         jobs: list[Job | Flow] = []
         for reference in references(Protocol.model_validate(self.protocol)):
             jobs.append(self._step_maker(reference).make(jobs[-1].output if jobs else keys))
+            if reference == self.until:
+                break
         return Flow(jobs, output=jobs[-1].output, name=self.name)
 
     def _step_maker(self, reference: str) -> StepMaker:

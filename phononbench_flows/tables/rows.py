@@ -135,6 +135,24 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     return Crystals(rows.drop(columns=[*_COMPARED]), described, judge, judged)
 
 
+def read_judge(
+    store: ResultsStore, *, sets: Sequence[str] | None = None, protocol: str | None = None
+) -> tuple[list[str], Judge]:
+    """The sets that are meant, and the one protocol with the one potential that they were judged by.
+
+    Raises:
+        SelectionError: as for :func:`read_crystals`.
+    """
+    wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
+    chosen = wanted | ({} if protocol is None else {"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]})
+    judge = _judge(_read(store, chosen, _JUDGE), lambda: _read(store, wanted, _JUDGE), protocol)
+    there = sorted(store.distinct("set", COUNTED | {"protocol_id": judge.protocol_id}))
+    missing = [name for name in sets or () if name not in there]
+    if missing:
+        raise SelectionError(f"no crystals of set {missing[0]!r} under protocol {judge}")
+    return list(sets or there), judge
+
+
 def _same_as(store: ResultsStore, rows: pd.DataFrame, protocol_id: str) -> pd.Series:
     """Which relaxed crystal each is the same as; those that have not been compared with all others are now."""
     keys = [calculation_key(name, protocol_id) for name in rows["id"]]
