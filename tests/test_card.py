@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
 from phononbench_flows.documents import SetDocument
+from phononbench_flows.statistics import corrected_rate
 from phononbench_flows.statistics.card import Facts, card
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables.cards import cards_table, read_cards
@@ -98,6 +99,17 @@ def test_a_hit_costs_the_time_of_all():
     nothing = card([replace(HIT, stable=False)], verdict="x").costs[0]
     assert (nothing.each, nothing.high) == (None, None)
     assert nothing.low > 10
+
+
+def test_the_corrected_rate_takes_its_place():
+    stable = [HIT] * 30 + [replace(HIT, stable=False)] * 30
+    labels = [True] * 12 + [None] * 18 + [False] * 12 + [None] * 18
+    found = card(stable, verdict="x", corrected=corrected_rate([each.stable for each in stable], labels))
+    line = found.lines["by_dft"]
+    assert line.note is None
+    assert (line.rate.count, line.rate.total, line.rate.rate) == (24, 60, pytest.approx(0.5))
+    too_few = card(stable, verdict="x", corrected=corrected_rate([True] * 60, [True] + [None] * 59))
+    assert too_few.lines["by_dft"].note == "1 confirmed, 10 are needed"
 
 
 def over(energy: float | None, known_as: str | None = None, missing: tuple[str, ...] = ()) -> dict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from phononbench_flows.statistics.corrected import CorrectedRate
 from phononbench_flows.statistics.rates import Rate, wilson
 
 ON_HULL = 0.001
@@ -105,7 +106,13 @@ class Card:
 
 
 def card(
-    facts: Sequence[Facts], *, pending: int = 0, not_handed_in: int = 0, near_hull: float = NEAR_HULL, verdict: str
+    facts: Sequence[Facts],
+    *,
+    pending: int = 0,
+    not_handed_in: int = 0,
+    near_hull: float = NEAR_HULL,
+    verdict: str,
+    corrected: CorrectedRate | None = None,
 ) -> Card:
     """The card of a set.
 
@@ -115,6 +122,7 @@ def card(
         not_handed_in: crystals generated and not handed in, which count as no hit.
         near_hull: tolerance in eV per atom.
         verdict: by what crystals have their own verdict, for people.
+        corrected: its rate per relaxed crystal, corrected by what is confirmed; None where nothing is.
     """
     relaxed = [each for each in facts if each.relaxed]
     placed = [each for each in relaxed if each.above_hull is not None]
@@ -145,7 +153,7 @@ def card(
         Line("near_hull", near, "relaxed, with a hull", _share(placed, lambda f: is_near(f, near_hull)), without),
         Line("by_rule", "stable, published rule", "relaxed", _share(relaxed, _clean)),
         Line("by_verdict", f"stable, {verdict}", "relaxed", _share(relaxed, _stable)),
-        Line("by_dft", "stable, corrected by DFT", "relaxed", wilson(0, 0), "none confirmed"),
+        _corrected(corrected),
         hits("sun", "S.U.N.", sun),
         hits("dsun_by_rule", "D-S.U.N., published rule", lambda f: sun(f) and _clean(f)),
         hits("dsun", f"D-S.U.N., {verdict}", lambda f: sun(f) and f.stable),
@@ -156,6 +164,16 @@ def card(
         costs.append(_cost("a D-S.U.N. crystal", asked, named["dsun"].rate.count))
     bare = sum(each.bare_hull for each in placed)
     return Card(total, pending, len(relaxed) - len(placed), bare, near_hull, named, costs)
+
+
+def _corrected(found: CorrectedRate | None) -> Line:
+    """The corrected rate; its count is that of the crystals which are confirmed."""
+    name, title = "by_dft", "stable, corrected by DFT"
+    if found is None or found.rate is None:
+        why_not = found.why_not if found else None
+        return Line(name, title, "relaxed", wilson(0, 0), why_not or "none confirmed")
+    rate = Rate(found.confirmed, found.raw.total, found.rate, found.interval)
+    return Line(name, title, "relaxed, so many confirmed", rate)
 
 
 def is_near(facts: Facts, near_hull: float) -> bool:

@@ -16,6 +16,7 @@ from phononbench_flows.stability import PATH_MINIMUM, PUBLISHED, is_clean
 from phononbench_flows.statistics import was_relaxed
 from phononbench_flows.statistics.card import NEAR_HULL, ON_HULL, Card, Facts, Line, card
 from phononbench_flows.store import ResultsStore
+from phononbench_flows.tables.confirmed import corrected, is_confirmed
 from phononbench_flows.tables.rows import Crystals, Judge
 
 _FIELDS = ["id", "status", "stage", "elements", "relaxation.energy_per_atom", "results.hull", "timings"]
@@ -127,12 +128,14 @@ def _set_card(
     documents = list(store.query(COUNTED | {"set": name, "protocol_id": protocol_id}, _FIELDS))
     screened = any(each["status"] == Status.KNOWN for each in documents)
     finished = [each for each in documents if each["status"] != Status.PENDING]
+    rows = crystals.rows[crystals.rows["set"] == name]
     found = card(
         [_facts(each, repeated, screened) for each in finished],
         pending=len(documents) - len(finished),
         not_handed_in=max(0, (about.n_generated or 0) - len(documents)),
         near_hull=near_hull,
         verdict=verdict,
+        corrected=corrected(rows) if is_confirmed(rows) else None,
     )
     references = {hull["reference"] for each in finished if (hull := _hull(each))}
     return SetCard(about, crystals.judge, found, "; ".join(sorted(references)) or None, _devices(finished))
