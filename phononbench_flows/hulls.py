@@ -23,7 +23,7 @@ from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument, PotentialRecord
 from phononbench_flows.engine.hull import AboveHull, Energy, above_hull
 from phononbench_flows.errors import PhononBenchError
-from phononbench_flows.files import replacing
+from phononbench_flows.files import read_regular, replacing
 from phononbench_flows.outcomes import SCREENED, Status
 from phononbench_flows.potentials import Potential
 from phononbench_flows.run import run_here
@@ -37,6 +37,7 @@ HULL = "hull"
 """Name of what is found here in a document's ``results``."""
 
 _LOT = 256  # crystals in memory at once
+_MOST_BYTES = 500_000_000  # of a file of energies
 _UNFINISHED = [Status.PENDING.value, Status.GONE.value]
 
 
@@ -97,7 +98,7 @@ def find_hulls(
     protocol_id: str,
     *,
     references: Sequence[Path] = (),
-    kept: ResultsStore,
+    kept: Mapping[str, str],
     entries: Path | None = None,
     write_entries: Path | None = None,
     device: str = "auto",
@@ -111,7 +112,7 @@ def find_hulls(
         sets: their names.
         protocol_id: of the protocol with the potential that they were judged by.
         references: reference sets, any input that ``run`` takes; crystals of the sets' chemical systems are relaxed.
-        kept: where relaxed references are kept.
+        kept: spec of the store where relaxed references are kept; opened only if there are reference sets.
         entries: file of ready-made energies of the same potential; see :func:`read_entries`.
         write_entries: file to write the energies to, as ``entries`` are.
         device, batch_atoms, workers: as for :func:`~phononbench_flows.run.judge_folder`.
@@ -130,8 +131,9 @@ def find_hulls(
     crystals = CrystalSet(SET, {}, PROTOCOL, record, lambda: potentials.identify(record.name).elements())
     known, sources = _Known(), []
     if references:
-        found = gather(references, systems, crystals, kept, watchers.on_crystal)
-        known = _relaxed(found, crystals, kept, watchers, device, batch_atoms, workers)
+        with ResultsStore.open(kept) as beside:
+            found = gather(references, systems, crystals, beside, watchers.on_crystal)
+            known = _relaxed(found, crystals, beside, watchers, device, batch_atoms, workers)
         sources += found.sources
     if entries is not None:
         known.energies += read_entries(entries, record)
@@ -216,9 +218,9 @@ def read_entries(path: Path, record: PotentialRecord) -> list[Energy]:
     """
     wrong = f"{path} is no JSON list of pymatgen's ComputedEntry"
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_regular(path, _MOST_BYTES))
         given = [ComputedEntry.from_dict(each) for each in plain]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HullError(f"{wrong}: {type(error).__name__}: {error}") from error
     if not isinstance(plain, list):
         raise HullError(wrong)

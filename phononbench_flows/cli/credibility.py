@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +17,8 @@ from phononbench_flows.cli.common import (
     err,
     finite,
     out,
-    sentences,
+    there,
+    there_if_given,
 )
 from phononbench_flows.cli.opening import opened
 from phononbench_flows.cli.progress import Progress
@@ -40,11 +39,18 @@ def hull(
     protocol: JudgedByOption = None,
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="Reference crystals (any input that `run` takes), with those of the elements; repeatable."),
+        typer.Option(
+            callback=there,
+            help="Reference crystals (any input that `run` takes), with those of the elements; repeatable.",
+        ),
     ] = None,
     entries: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Ready-made energies of the same potential (pymatgen's ComputedEntry)."),
+        typer.Option(
+            callback=there_if_given,
+            metavar="FILE.json",
+            help="Ready-made energies of the same potential (pymatgen's ComputedEntry).",
+        ),
     ] = None,
     write_entries: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write the references' energies there, for --entries.")
@@ -68,10 +74,15 @@ def hull(
     if not reference and entries is None:
         raise typer.BadParameter("give --reference or --entries: without energies there is no hull")
     checked_target(write_entries)
-    with _opened_two(where, kept) as (store, references):
+    spec = spec_of(where)
+    beside = None if kept is None else spec_of(kept)
+    with opened(spec) as store:
         from phononbench_flows.hulls import HullWatchers, find_hulls
+        from phononbench_flows.sets.references import reference_spec
+        from phononbench_flows.structures import start_early
         from phononbench_flows.tables.rows import read_judge
 
+        start_early()
         sets, judge = read_judge(store, sets=sets, protocol=protocol)
         with err.status("reading reference crystals") as status:
 
@@ -85,7 +96,7 @@ def hull(
                 sets,
                 judge.protocol_id,
                 references=reference or (),
-                kept=references,
+                kept=beside or reference_spec(spec),
                 entries=entries,
                 write_entries=write_entries,
                 device=device,
@@ -99,19 +110,6 @@ def hull(
                 ),
             )
         _tell(run)
-
-
-@contextmanager
-def _opened_two(where: str | None, kept: str | None) -> Iterator[tuple[ResultsStore, ResultsStore]]:
-    """The store of the results, and that of the references."""
-    spec = spec_of(where)
-    with sentences():
-        from phononbench_flows.sets.references import reference_spec
-        from phononbench_flows.structures import start_early
-
-        start_early()
-    with opened(spec) as store, opened(reference_spec(spec) if kept is None else spec_of(kept), new=True) as references:
-        yield store, references
 
 
 def _progress(store: ResultsStore, crystals: CrystalSet) -> Progress:
