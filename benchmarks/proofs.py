@@ -21,11 +21,7 @@ from pymatgen.core import Structure
 
 from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument, Origin
-<<<<<<< HEAD
 from phononbench_flows.outcomes import SCREENED, Status
-=======
-from phononbench_flows.outcomes import Status
->>>>>>> wt-proofs
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.steps import steps_of
 from phononbench_flows.steps.passing import pass_steps
@@ -50,8 +46,6 @@ def judge_both_ways(file: Path, tools: Tools) -> dict[str, Any] | None:
         steps=[step.name for step in steps],
         nsites=len(structure),
         stage=SCREENED,
-        origin=Origin(),
-        potential=tools.loaded.record(),
     )
     kept: dict[str, Arrays] = {}
     crystal = StepInput(document, lambda: structure, kept.__getitem__)

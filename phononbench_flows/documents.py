@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from phononbench_flows.outcomes import READ, Reason, Status
-from phononbench_flows.stability import EXACT, Assessment, Evidence, Look, decisive, explain
+from phononbench_flows.stability import EXACT, Assessment, Evidence, Look, Stability, decisive, explain
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -148,7 +148,8 @@ class _Crystal(_Document):
     )
     labels: dict[str, str] = Field(
         default_factory=dict,
-        description="What others say of it, by who says it: `phononbench` is the label in what that project released.",
+        description="What others say of it, by who says it: `phononbench` is the label in what that project released, "
+        "`dft` what a better method says (`phononbench confirm`).",
     )
     content_hash: str | None = Field(None, description="Hash of species, cell and coordinates as read.")
     nsites: int | None = Field(None, description="Atoms in the cell as given.")
@@ -265,6 +266,42 @@ class CalculationDocument(_Crystal):
     def is_judged_otherwise(self) -> bool:
         """Whether it was judged in another way than the published rule does, on the path."""
         return bool(self.assessments) and self.assessments[0].where != "path"
+
+
+class Draw(_Document):
+    """How a crystal came to be confirmed: drawn at random within strata."""
+
+    seed: int = Field(description="Of the order in which crystals of a stratum are drawn.")
+    stratum: str = Field(description="Name of the stratum that it was drawn from.")
+    strata: dict[str, str] = Field(description="All strata by name: the MongoDB filter of each, as JSON.")
+
+
+class ConfirmationDocument(_Document):
+    """What a better method says of a crystal, or will say once it is computed."""
+
+    key: str = Field(description="Primary key: the calculation's, or the crystal's id, and '#' with whose it is.")
+    id: str = Field(pattern=ID_PATTERN, description="Id of the crystal.")
+    set: str = Field(pattern=ID_PATTERN, description="Name of its set.")
+    protocol_id: str = Field(
+        "", description="Protocol and potential whose relaxed crystal was computed; empty for labels of others."
+    )
+    status: Literal["drawn", "handed_out", "known", "unusable"] = Field(
+        description="`known` once there is an answer; `unusable` if it cannot be judged."
+    )
+    detail: str | None = Field(None, description="Why it is unusable, in a sentence.")
+    source: str = Field(description="Maker of the flow by its dotted path, or name of the labels that were read.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="The Maker's settings.")
+    functional: str | None = Field(None, description="Exchange and correlation, as far as somebody said it.")
+    code: str | None = Field(None, description="Program that computed the forces, if known.")
+    uuid: str | None = Field(None, description="Uuid of the jobflow job whose output it is.")
+    draw: Draw | None = Field(None, description="How it was drawn; none for labels of others.")
+    stability: Stability | None = Field(None, description="By the rule of the crystal's protocol, or as labelled.")
+    published: Stability | None = Field(None, description="By the published rule, or as labelled.")
+    frequency: float | None = Field(None, description="Lowest frequency on the path, or as labelled, in THz.")
+    evidence: Evidence | None = Field(None, description="What its force constants say.")
+    arrays: dict[str, BlobRef] = Field(default_factory=dict, description="Where its `force_constants` are kept.")
+    created_at: datetime = Field(default_factory=_now, description="When first written (UTC).")
+    updated_at: datetime = Field(default_factory=_now, description="When last written (UTC).")
 
 
 class SetDocument(_Document):

@@ -159,6 +159,7 @@ def run_here(
     device: str = "auto",
     batch_atoms: int | None = None,
     workers: int = 1,
+    until: str | None = None,
 ) -> None:
     """Compute what is missing of these crystals of a set, in this process or in others side by side.
 
@@ -168,6 +169,7 @@ def run_here(
         load: gives the potential, which is loaded here only if this process computes.
         device: of the other processes.
         workers: processes.
+        until: the step to end after; None to conclude.
 
     Raises:
         RunEndingError: the machine cannot compute, or results cannot be written; the same call goes on from there.
@@ -181,6 +183,7 @@ def run_here(
         potential_settings=dict(crystals.potential.settings),
         device=device,
         batch_atoms=batch_atoms,
+        until=until,
     )
     if workers > 1:
         # Small enough for all of them to end at about the same time.

@@ -208,6 +208,28 @@ def _assess_exact(evidence: Evidence) -> Assessment:
     return Assessment(fixed=False, stability=Stability.STABLE, threshold=-noise, where=EXACT)
 
 
+def label_of(evidence: Evidence, judgement: Judgement) -> Stability:
+    """What the force constants of one supercell say where nothing else can be computed, as those of DFT.
+
+    As the protocol judges; but where it decides by exact frequencies, what was not looked at counts as clean if the
+    q-points that the supercell holds are, and the cured interpolation between them too.
+    """
+    first = assess(evidence, judgement)[0]
+    held, cured = evidence.looks.get(EXACT), evidence.looks.get(CURED)
+    if judgement.q_points != EXACT or first.stability != Stability.UNDECIDED or held is None or cured is None:
+        return Stability(first.stability)
+    noise = evidence.noise or 0.0
+    clean = held.frequency > noise and not is_imaginary(cured.frequency, -noise) and not first.marginal
+    return Stability.STABLE if clean else Stability.UNDECIDED
+
+
+def labelled(frequency: float, threshold: float) -> Stability:
+    """What a lowest frequency that others computed says at a threshold of theirs; both in THz."""
+    if math.isnan(frequency):
+        raise ValueError(_NO_NUMBER)
+    return Stability.UNSTABLE if is_imaginary(frequency, threshold) else Stability.STABLE
+
+
 def thresholded(evidence: Evidence, judgement: Judgement) -> Look | None:
     """The look that fixed thresholds are held against."""
     return evidence.looks.get(threshold_place(judgement))

@@ -33,6 +33,7 @@ from phononbench_flows.statistics import was_relaxed, wilson
 from phononbench_flows.steps.passing import conclude
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables import plots
+from phononbench_flows.tables.cards import read_cards
 from phononbench_flows.tables.frames import THRESHOLDS
 from phononbench_flows.tables.rows import Q_POINTS, read_crystals
 
@@ -44,7 +45,8 @@ def page_of(folder: Path, out: Path, n_bands: int = 40) -> Path:
     with ResultsStore.open(folder) as store:
         crystals = read_crystals(store)
         contents = gather(crystals)
-        out.write_text(render(page_data(store, crystals, contents, n_bands), "Dynamical stability of x"))
+        cards = [card.as_dict() for card in read_cards(store, crystals)]
+        out.write_text(render(page_data(store, crystals, contents, n_bands, cards), "Dynamical stability of x"))
     return out
 
 
@@ -103,11 +105,25 @@ def test_every_table_is_there_as_csv_and_markdown_and_figures(page):
     assert names == {path.stem for path in (page.parent / "tables").glob("*.md")}
     assert names == {
         *("leaderboard", "funnel", "thresholds", "comparison", "by_crystal_system", "by_nelements", "condition_target"),
-        *("elements", "convergence", "samples", "failures", "architectures", "generation_speed"),
+        *("elements", "convergence", "samples", "failures", "architectures", "generation_speed", "cards"),
     }
     drawn = {path.stem for path in (page.parent / "figures").glob("*.png")}
     assert drawn == {path.stem for path in (page.parent / "figures").glob("*.svg")}
-    assert drawn == names - {"comparison", "samples", "architectures", "generation_speed"}
+    assert drawn == names - {"comparison", "samples", "architectures", "generation_speed", "cards"}
+
+
+def test_cards_are_there_as_json_and_as_a_leaderboard(page, data):
+    plain = json.loads((page.parent / "cards.json").read_text())
+    assert plain == data["cards"]
+    with (page.parent / "tables" / "cards.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [card["set"] for card in plain] == [row["set"] for row in rows]
+    for card, row in zip(plain, rows, strict=True):
+        [hits] = [line for line in card["lines"] if line["name"] == "dsun"]
+        assert 0 < hits["count"] < hits["total"]
+        assert float(row["share_dsun"]) == pytest.approx(hits["count"] / hits["total"])
+    rates = [card["lines"][-1]["rate"] for card in plain]
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_no_cell_is_a_formula_and_no_markdown_is_html(page):
@@ -539,6 +555,18 @@ def test_hostile_names_are_shown_as_they_are(browser, page, data):
     assert synthetic.HOSTILE in browser.run("document.getElementById('facts').textContent")
     assert "=cmd" in browser.run("document.getElementById('board').textContent")
     check_untouched(browser, page)
+
+
+@pytest.mark.browser
+def test_cards_show_what_was_counted(browser, page, data):
+    browser.open(page, READY)
+    for card in data["cards"]:
+        shown = browser.run(f"document.querySelector('[data-card=\"{card['set']}\"]').innerText")
+        [hits] = [line for line in card["lines"] if line["name"] == "dsun"]
+        assert f"{hits['count']} of {hits['total']}" in shown
+        assert f"{100 * hits['rate']:.1f} %" in shown
+        assert "none confirmed" in shown
+    assert browser.complaints == []
 
 
 @pytest.mark.browser

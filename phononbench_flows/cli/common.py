@@ -71,7 +71,13 @@ def _there(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def _there_if_given(path: Path | None) -> Path | None:
+def there(paths: list[Path] | None) -> list[Path] | None:
+    """For options that are inputs: those that cannot be read end the command."""
+    return paths and _there(paths)
+
+
+def there_if_given(path: Path | None) -> Path | None:
+    """The same for an option that takes one."""
     return path and _there([path])[0]
 
 
@@ -99,7 +105,7 @@ AboutOption = Annotated[
 ReferenceOption = Annotated[
     Path | None,
     typer.Option(
-        "--reference", callback=_there_if_given, help="Crystals that count as known (any input that `run` takes)."
+        "--reference", callback=there_if_given, help="Crystals that count as known (any input that `run` takes)."
     ),
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first so many crystals.")]

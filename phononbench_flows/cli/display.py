@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from phononbench_flows.documents import CalculationDocument, CrystalDocument, Provenance, SetDocument
+from phononbench_flows.documents import (
+    CalculationDocument,
+    ConfirmationDocument,
+    CrystalDocument,
+    Provenance,
+    SetDocument,
+)
 from phononbench_flows.harmless import harmless
 from phononbench_flows.results.published import Published
 from phononbench_flows.stability import Look, explain, explain_published, point_text
 from phononbench_flows.statistics import Funnel, Rate, wilson
 from phononbench_flows.structures import stored_structure
+
+if TYPE_CHECKING:
+    from phononbench_flows.tables.cards import SetCard
 
 
 def rate_text(rate: Rate) -> str:
@@ -69,12 +79,53 @@ def funnel_table(funnel: Funnel, set_name: str, published: Published | None = No
     return table
 
 
-def crystal_table(document: CalculationDocument, about: SetDocument | None) -> Table:
+def card_table(found: SetCard) -> Table:
+    """The card of a set: a line for each rate, and how it was counted below."""
+    card, about = found.card, found.about
+    title = " ".join(filter(None, (about.set, f"({about.model})" if about.model else None)))
+    table = Table(title=Text(title, style="bold"), title_justify="left", show_edge=False)
+    table.add_column("Of its crystals")
+    table.add_column("Number", justify="right")
+    table.add_column("Rate (95 %)", justify="right")
+    table.add_column("Out of")
+    for line in card.lines.values():
+        shown = "" if line.note else f"{line.rate.count} of {line.rate.total}"
+        table.add_row(line.title, shown, line.note or rate_text(line.rate), line.of)
+    table.caption = Text("\n".join(_card_notes(found)))
+    table.caption_justify = "left"
+    return table
+
+
+def _card_notes(found: SetCard) -> Iterator[str]:
+    for cost in found.card.costs:
+        each = "none" if cost.each is None else f"{cost.each:.0f} s of {', '.join(found.devices)}"
+        ends = f" (from {cost.low:.0f}{f' to {cost.high:.0f}' if cost.high else ''})" if cost.low else ""
+        yield f"{cost.title} costs {each}{ends}"
+    if found.card.pending:
+        yield f"interim: {found.card.pending} crystals are not finished, and are in no rate"
+    if found.card.no_hull:
+        yield f"{found.card.no_hull} relaxed crystals have no hull"
+    if found.card.bare_hull:
+        yield f"{found.card.bare_hull} lie over a hull of the elements alone, which may be far above the true one"
+    yield f"judged by {found.judge}"
+    yield f"reference: {found.reference or 'none'}"
+    yield f"softness of {found.judge.potential}: {found.softening}"
+    yield from (f"{name.replace('_', ' ')}: {value}" for name, value in found.tolerances.items())
+
+
+def crystal_table(
+    document: CalculationDocument, about: SetDocument | None, confirmations: Iterable[ConfirmationDocument] = ()
+) -> Table:
     """What is known of one crystal and of its set, a line each; lines without a value are left out."""
     table = Table(title=Text(document.id, style="bold"), title_justify="left", show_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for name, value in chain(_crystal_lines(document), _set_lines(about), _provenance_lines(document)):
+    for name, value in chain(
+        _crystal_lines(document),
+        *map(_confirmation_lines, confirmations),
+        _set_lines(about),
+        _provenance_lines(document),
+    ):
         if value is not None and value != "":
             table.add_row(name, Text(harmless(str(value))))
     return table
@@ -119,6 +170,17 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     yield "protocol", f"{document.protocol_name}, {document.protocol_id}"
     yield "potential", f"{document.potential.name}, checkpoint {document.potential.checkpoint_sha256[:16]}"
     yield "seconds", ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document.timings.items())
+
+
+def _confirmation_lines(found: ConfirmationDocument) -> Iterator[tuple[str, object]]:
+    """What a better method says of a crystal, or that it has been asked."""
+    whose = ", ".join(filter(None, (found.functional, found.code, found.source)))
+    said = f"{found.stability}, by the published rule {found.published}" if found.stability else str(found.status)
+    yield "confirmed" if found.stability else "to confirm", f"{said.replace('_', ' ')} ({whose})"
+    yield "lowest, confirmed", None if found.frequency is None else f"{found.frequency:.4f} THz"
+    yield "confirmed by job", found.uuid
+    yield "not usable", found.detail
+    yield "drawn from", None if found.draw is None else f"{found.draw.stratum}, seed {found.draw.seed}"
 
 
 def _elastic_lines(document: CalculationDocument) -> Iterator[tuple[str, object]]:

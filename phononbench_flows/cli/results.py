@@ -68,10 +68,11 @@ class Format(StrEnum):
 
 def _opened(where: str | None, *, new: bool = False) -> AbstractContextManager[ResultsStore]:
     """The store that is named, or else that of the environment."""
-    return opened(_spec(where), new=new)
+    return opened(spec_of(where), new=new)
 
 
-def _spec(where: str | None) -> dict[str, str]:
+def spec_of(where: str | None) -> dict[str, str]:
+    """The spec of the store that is named, or else that of the environment."""
     with sentences():
         from phononbench_flows.store import configured_spec, full_spec
 
@@ -84,7 +85,7 @@ def migrate(where: Where = None) -> None:
     with sentences():
         from phononbench_flows.store.migration import migrate as bring_up_to_date
 
-        spec = _spec(where)
+        spec = spec_of(where)
         with err.status("migrating") as status:
             number = bring_up_to_date(spec, lambda n: status.update(f"migrating: {n} crystals"))
         out.print(f"{number} crystals brought up to date" if number else "the results are up to date", soft_wrap=True)
@@ -155,6 +156,9 @@ def query(
     disputed: Annotated[
         bool, typer.Option("--disputed", help="Only where the verdict and that of the published rule are opposites.")
     ] = False,
+    stable_under: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only crystals that at least N potentials call stable.")
+    ] = None,
     reason: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
     ] = None,
@@ -210,6 +214,10 @@ def query(
             where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)
+        if stable_under is not None:
+            from phononbench_flows.results.agreed import stable_under as agreed
+
+            asked = {"$and": [asked, agreed(store, stable_under, {"set": {"$in": sets}} if sets else {})]}
         rows = limit or (_SHOWN if form is Format.TABLE else 0)
         documents = store.documents(asked, sort={"id": 1}, limit=rows)
         if form is Format.TABLE:
@@ -324,7 +332,8 @@ def show(
             stop(f"there is no crystal {crystal_id!r} in the store")
         folder = figures or Path(store.spec.get("path", ".")) / "figures"
         for document in documents:
-            out.print(crystal_table(document, store.get_set(document.set)))
+            answers = store.confirmations({"id": document.id, "protocol_id": {"$in": ["", document.protocol_id]}})
+            out.print(crystal_table(document, store.get_set(document.set), answers))
             for table in (exact_looks_table(document), structure_table(document, store.crystal(document.id))):
                 if table is not None:
                     out.print(table)

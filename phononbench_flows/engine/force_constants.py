@@ -246,6 +246,13 @@ def _solved(phonon: Phonopy, forces: np.ndarray, settings: ForceConstantsSetting
     )
 
 
+def symmetrised(phonon: Phonopy) -> ForceConstants:
+    """Force constants of another program, symmetrised as our own, which changes them; with what that says of noise."""
+    measured = frequencies_held(phonon)
+    phonon.symmetrize_force_constants()
+    return ForceConstants.of(phonon, noise=_noise(phonon, np.empty((0, 3)), measured, distance=1.0))
+
+
 def _noise(phonon: Phonopy, drift: np.ndarray, measured: np.ndarray, distance: float) -> dict[str, float]:
     """What the forces leave undetermined, as frequencies in THz.
 

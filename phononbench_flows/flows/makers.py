@@ -77,7 +77,9 @@ class ChunkMaker(Maker):
     """The flow of one chunk of crystals of a results store: one job, in which each crystal goes through all steps of
     the protocol without waiting for another.
 
-    Attributes: those of :class:`StepsMaker`.
+    Attributes: those of :class:`StepsMaker`, and
+
+        until: the step to end after; None to conclude.
     """
 
     name: str = "stability of a chunk"
@@ -87,19 +89,23 @@ class ChunkMaker(Maker):
     potential_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     batch_atoms: int | None = None
+    until: str | None = None
 
     def make(self, keys: list[str]) -> Flow:
-        """The flow for the crystals of these keys; its output is the list of keys that were concluded.
+        """The flow for the crystals of these keys; its output is the list of keys that have passed its last step.
 
         Raises:
             TypeError: for anything but a list of keys.
         """
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise TypeError("keys of crystals in a results store are needed; for a Structure there is StabilityMaker")
-        job = self.of_steps(references(Protocol.model_validate(self.protocol))).make(keys)
+        steps = references(Protocol.model_validate(self.protocol))
+        if self.until is not None:
+            steps = steps[: steps.index(self.until) + 1]
+        job = self.of_steps(steps).make(keys)
         return Flow([job], output=job.output, name=self.name)
 
     def of_steps(self, steps: list[str]) -> StepsMaker:
         """The Maker of a job of some consecutive steps."""
-        fields = {name: value for name, value in vars(self).items() if name != "name"}
+        fields = {name: value for name, value in vars(self).items() if name not in {"name", "until"}}
         return StepsMaker(name=self.name, steps=steps, **fields)

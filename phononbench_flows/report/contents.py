@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from phononbench_flows.statistics import wilson_bounds
-from phononbench_flows.tables import frames, plots
+from phononbench_flows.tables import confirmed, frames, plots
 from phononbench_flows.tables.rows import Crystals
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def gather(crystals: Crystals) -> dict[str, Content]:
         "leaderboard": Content("From generation to stability", funnels, plots.rates_plot),
         "funnel": Content("What became of the crystals generated", funnels, plots.funnel_plot),
         **(rules(crystals) if crystals.judged_at.exact else {}),
+        **(_confirmed(crystals) if confirmed.is_confirmed(crystals.rows) else {}),
         "ranking": Content("Where the ranking depends on the denominator", frames.ranking_turns(funnels)),
         "thresholds": Content("The rate by threshold", by_threshold, plots.threshold_plot),
         "comparison": Content("Every two sets compared", frames.pair_table(funnels)),
@@ -79,6 +80,13 @@ def rules(crystals: Crystals) -> dict[str, Content]:
         found[f"rules_by_{by}"] = Content(title, frames.rules_table(crystals, by), partial(plots.rules_plot, by=by))
     found["disputed"] = Content("Crystals in dispute with the published rule", frames.disputed_table(crystals))
     return found
+
+
+def _confirmed(crystals: Crystals) -> dict[str, Content]:
+    return {
+        "corrected": Content("Rates corrected by what DFT says", confirmed.corrected_table(crystals)),
+        "confusion": Content("What DFT says of the potential's verdicts", confirmed.confusion_table(crystals)),
+    }
 
 
 def _thresholds(crystals: Crystals, funnels: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:

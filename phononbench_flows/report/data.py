@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import batched, chain, zip_longest
 from typing import Any
@@ -69,7 +69,13 @@ class PageData:
     n_judged: int
 
 
-def page_data(store: ResultsStore, crystals: Crystals, contents: Mapping[str, Content], n_bands: int) -> PageData:
+def page_data(
+    store: ResultsStore,
+    crystals: Crystals,
+    contents: Mapping[str, Content],
+    n_bands: int,
+    cards: Sequence[Mapping[str, Any]] = (),
+) -> PageData:
     """Everything that the page shows of these crystals.
 
     Args:
@@ -77,6 +83,7 @@ def page_data(store: ResultsStore, crystals: Crystals, contents: Mapping[str, Co
         crystals: what is shown.
         contents: the tables over them.
         n_bands: number of band structures to put in, at most.
+        cards: of the sets, as plain JSON.
     """
     exact = crystals.judged_at.exact
     columns: dict[str, list[Any]] = {name: [] for name in (*_FIELDS, "published", *(_BY_EXACT if exact else ()))}
@@ -120,6 +127,7 @@ def page_data(store: ResultsStore, crystals: Crystals, contents: Mapping[str, Co
         "overall": {name: _plain(value) for name, value in total(contents["leaderboard"].table).items()},
         "thresholds": _thresholds(contents.get("thresholds"), thresholds, contents["leaderboard"].table, exact),
         "exact": exact,
+        "cards": cards,
         "rules": {name: content.table.columns[1] for name, content in contents.items() if name.startswith("rules_by_")},
         "tables": {name: _table(content) for name, content in contents.items() if name != "thresholds"},
         "breakdowns": {name: content.by for name, content in contents.items() if content.by},

@@ -206,6 +206,7 @@ async function start() {
   showHead(data);
   listenToBoard(data);
   showTables(data);
+  showCards(data.cards);
   listBreakdowns(data);
   listRules(data);
   const crystals = new Crystals(data);

@@ -12,7 +12,7 @@ from string import Template
 from phononbench_flows.report.compact import squeezed
 from phononbench_flows.report.data import PageData
 
-_SCRIPTS = ("decode.js", "text.js", "charts.js", "structure.js", "crystals.js", "page.js")
+_SCRIPTS = ("decode.js", "text.js", "charts.js", "structure.js", "crystals.js", "cards.js", "page.js")
 
 
 def render(data: PageData, title: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from phononbench_flows.report.contents import gather
+from phononbench_flows.report.contents import Content, gather
 from phononbench_flows.report.data import page_data
 from phononbench_flows.report.page import render
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables import plots
+from phononbench_flows.tables.cards import cards_table, read_cards
 from phononbench_flows.tables.files import write_table
 from phononbench_flows.tables.rows import Crystals
 
@@ -17,7 +19,9 @@ BANDS = 500
 
 
 def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: int = BANDS) -> Path:
-    """Write ``report.html``, ``tables/`` (CSV and Markdown) and ``figures/`` (PNG and SVG); gives the page's path.
+    """Write ``report.html``, ``cards.json``, ``tables/`` (CSV and Markdown) and ``figures/`` (PNG and SVG).
+
+    Gives the page's path.
 
     Args:
         store: where the crystals' documents and band structures are.
@@ -25,13 +29,16 @@ def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: in
         out: folder, made when needed.
         n_bands: number of band structures in the page, at most.
     """
-    contents = gather(crystals)
+    cards = read_cards(store, crystals)
+    contents = gather(crystals) | {"cards": Content("What is credible in the end", cards_table(cards))}
     for name, content in contents.items():
         write_table(content.table, out / "tables", name, content.title)
         if content.figure is not None:
             plots.save(content.figure(content.table), out / "figures", name)
+    plain = [card.as_dict() for card in cards]
+    (out / "cards.json").write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = out / "report.html"
-    page.write_text(render(page_data(store, crystals, contents, n_bands), _title(crystals)), encoding="utf-8")
+    page.write_text(render(page_data(store, crystals, contents, n_bands, plain), _title(crystals)), encoding="utf-8")
     return page
 
 

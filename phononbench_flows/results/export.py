@@ -80,6 +80,11 @@ _TRAILING = (
         lambda d: d.labels.get("phononbench"),
         "What PhononBench's released data say of it: `Stable` or `unStable`.",
     ),
+    Column(
+        "dft_label",
+        lambda d: d.labels.get("dft"),
+        "What a better method says of it (`phononbench confirm`): `stable`, `unstable` or `undecided`.",
+    ),
     Column("same_as", lambda d: d.same_as, "Id of the first crystal of the set that is the same when relaxed."),
     Column("parent", lambda d: d.origin.parent, "Id of the crystal that it was made from."),
     Column("stage", lambda d: d.stage, "Last step that it passed."),

@@ -73,6 +73,13 @@ _RETIRED = {
 }
 """Indices that older versions made and no query starts from, by collection."""
 
+CONFIRMATION_INDEXES = (
+    IndexModel("key", unique=True),
+    IndexModel("id"),
+    IndexModel([("set", 1), ("status", 1)]),
+)
+"""Indices of the collection of confirmations."""
+
 OLD_CRYSTALS = {"protocol_id": {"$type": "string"}}
 """Finds what older versions kept among the crystals: crystal and calculation in one document."""
 

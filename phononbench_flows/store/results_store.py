@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from phononbench_flows.documents import CalculationDocument, CrystalDocument, SetDocument
+from phononbench_flows.documents import CalculationDocument, ConfirmationDocument, CrystalDocument, SetDocument
 from phononbench_flows.errors import problems
 from phononbench_flows.outcomes import Status
 from phononbench_flows.store.blobs import Blobs, BlobStore
@@ -28,6 +28,7 @@ from phononbench_flows.store.collection import (
 )
 from phononbench_flows.store.mongo import (
     CALCULATION_INDEXES,
+    CONFIRMATION_INDEXES,
     CRYSTAL_INDEXES,
     SET_INDEXES,
     GridFSBlobs,
@@ -75,7 +76,13 @@ class ResultsStore:
     """The documents and blobs of a project. Made by :meth:`open`."""
 
     def __init__(
-        self, spec: dict[str, str], calculations: Collection, crystals: Collection, sets: Collection, blobs: Blobs
+        self,
+        spec: dict[str, str],
+        calculations: Collection,
+        crystals: Collection,
+        sets: Collection,
+        confirmations: Collection,
+        blobs: Blobs,
     ) -> None:
         self.spec = spec
         """How to open the same store again: plain JSON, without secrets."""
@@ -84,6 +91,7 @@ class ResultsStore:
         self._calculations = calculations
         self._crystals = crystals
         self._sets = sets
+        self._confirmations = confirmations
 
     @classmethod
     def open(cls, spec: Spec | str | Path) -> ResultsStore:
@@ -102,10 +110,9 @@ class ResultsStore:
         full = full_spec(spec)
         if full["kind"] == "embedded":
             root = Path(full["path"])
-            calculations, crystals, sets = (
-                SQLiteStore(str(root / name)) for name in ("results.sqlite", "crystals.sqlite", "sets.sqlite")
-            )
-            store = cls(full, calculations, crystals, sets, BlobStore(root / "blobs"))
+            names = ("results.sqlite", "crystals.sqlite", "sets.sqlite", "confirmations.sqlite")
+            calculations, crystals, sets, confirmations = (SQLiteStore(str(root / name)) for name in names)
+            store = cls(full, calculations, crystals, sets, confirmations, BlobStore(root / "blobs"))
         else:
             database, place = full["database"], full["blobs"]
             require_layout(database)
@@ -114,6 +121,7 @@ class ResultsStore:
                 MongoCollection(database, "calculations", CALCULATION_INDEXES),
                 MongoCollection(database, "crystals", CRYSTAL_INDEXES),
                 MongoCollection(database, "sets", SET_INDEXES),
+                MongoCollection(database, "confirmations", CONFIRMATION_INDEXES),
                 GridFSBlobs(database) if place == "gridfs" else BlobStore(place),
             )
         store._calculations.connect()
@@ -129,7 +137,7 @@ class ResultsStore:
 
     def close(self) -> None:
         """Close this process' connections. The store connects again when it is used again."""
-        for part in (self._calculations, self._crystals, self._sets):
+        for part in (self._calculations, self._crystals, self._sets, self._confirmations):
             part.close()
 
     def put(self, *docs: CalculationDocument) -> None:
@@ -155,7 +163,7 @@ class ResultsStore:
             doc.updated_at = now
         return self._calculations.replace([_plain(doc.key, doc) for doc in docs], criteria)
 
-    def set_fields(self, changes: Mapping[str, Mapping[str, str | int | None]]) -> None:
+    def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of calculations by their keys, whatever else changes of them meanwhile; ``updated_at`` stays.
 
         Raises:
@@ -244,14 +252,30 @@ class ResultsStore:
         for row in self._sets.query(criteria, sort={"key": 1}):
             yield _validated(SetDocument, row)
 
+    def put_confirmations(self, *docs: ConfirmationDocument) -> None:
+        """Write confirmations, replacing those of the same key; they last when it returns. Sets ``updated_at``.
+
+        Raises:
+            StoreError: as for :meth:`put`.
+        """
+        now = datetime.now(UTC)
+        for doc in docs:
+            doc.updated_at = now
+        self._confirmations.update([_plain(doc.key, doc) for doc in docs])
+
+    def confirmations(self, criteria: Criteria | None = None) -> Iterator[ConfirmationDocument]:
+        """Confirmations that match, those that were written first first."""
+        for raw in self._confirmations.query(criteria, sort={"created_at": 1, "key": 1}):
+            yield _validated(ConfirmationDocument, raw)
+
     def create_indexes(self) -> None:
         """Make the indices that are not there yet; nothing to wait for where they are."""
-        for part in (self._calculations, self._crystals, self._sets, self.blobs):
+        for part in (self._calculations, self._crystals, self._sets, self._confirmations, self.blobs):
             part.create_indexes()
 
     def missing_indexes(self) -> list[str]:
         """The indices that are not there, such as ``calculations(elements)``; without them queries read everything."""
-        parts = (self._calculations, self._crystals, self._sets, self.blobs)
+        parts = (self._calculations, self._crystals, self._sets, self._confirmations, self.blobs)
         return [name for part in parts for name in part.missing_indexes()]
 
 

@@ -18,6 +18,12 @@ _HEADINGS = {
     "by_exact": "stable by exact frequencies",
     "by_rule": "stable by the published rule",
     "cell": "atoms in the cell",
+    "by_label": "label agrees",
+    "confirmed_stable": "DFT: stable",
+    "confirmed_undecided": "DFT: undecided",
+    "confirmed_unstable": "DFT: unstable",
+    "corrected": "stable per relaxed, corrected by DFT",
+    "corrected_per_generated": "stable per generated, corrected by DFT",
     "cured_thz": "lowest, cured (THz)",
     "exact_q": "where, exact",
     "exact_thz": "lowest exact (THz)",
@@ -47,11 +53,40 @@ _HEADINGS = {
     "second": "second set",
     "threshold_thz": "threshold (THz)",
     "band_gap": "band gap (eV)",
+    "bare_hull": "hull of elements alone",
+    "by_dft": "stable, corrected by DFT",
+    "by_verdict": "stable by its own verdict",
+    "conductivity_srd": "thermal conductivity, signed error",
+    "share_imaginary": "imaginary modes of stable crystals",
+    "share_dsun": "D-S.U.N.",
+    "share_dsun_by_rule": "D-S.U.N. by the published rule",
+    "share_sun": "S.U.N.",
+    "share_survived": "survive relaxation",
+    "share_agreed": "agree",
+    "share_unique": "unique",
+    "share_usable": "usable",
+    "share_novel": "novel",
+    "share_on_hull": "on the hull",
+    "share_near_hull": "near the hull",
+    "seconds_stable": "seconds for a stable crystal",
+    "seconds_dsun": "seconds for a D-S.U.N. crystal",
+    "first_potential": "first potential",
+    "second_potential": "second potential",
 }
 NARROW = 0.006
 """Intervals narrower than this are shown to a hundredth of a percent."""
 
-_PERCENT = ("share", "half_width", "difference", "order_", "sample_", "per_relaxed", "per_generated", "by_")
+_PERCENT = (
+    "share",
+    "half_width",
+    "difference",
+    "order_",
+    "sample_",
+    "per_relaxed",
+    "per_generated",
+    "by_",
+    "corrected",
+)
 
 
 def write_table(table: pd.DataFrame, out: Path, name: str, title: str, shown: pd.DataFrame | None = None) -> list[Path]:

@@ -19,6 +19,7 @@ from phononbench_flows.documents import SetDocument
 from phononbench_flows.outcomes import Status
 from phononbench_flows.stability import Stability, count_stable, is_clean, point_text
 from phononbench_flows.statistics import (
+    CorrectedRate,
     Funnel,
     Rate,
     difference,
@@ -30,6 +31,7 @@ from phononbench_flows.statistics import (
     wilson,
     wilson_bounds,
 )
+from phononbench_flows.tables.confirmed import corrected, is_confirmed
 from phononbench_flows.tables.rows import Q_POINTS, Crystals
 
 THRESHOLDS = tuple(float(f"{-(10**exponent):.3g}") for exponent in np.linspace(-7, 0, 71))
@@ -58,14 +60,16 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
     Columns: ``set``, ``model``, ``training_set``, ``condition``; the counts of
     :class:`~phononbench_flows.statistics.Funnel`; ``per_relaxed`` and ``per_generated`` with their intervals;
     ``rank_per_relaxed`` and ``rank_per_generated``. Where exact frequencies decide, ``stable_by_rule`` and ``by_rule``
-    with its interval stand beside: what the published rule says, per relaxed.
+    with its interval stand beside: what the published rule says, per relaxed. Where crystals are confirmed,
+    ``corrected`` (per relaxed) and ``corrected_per_generated`` with their intervals do, as far as they are available.
     """
     records = []
+    confirmed = is_confirmed(crystals.rows)
     for name, rows in _groups(crystals.rows, "set"):
         about = crystals.sets[name]
         found = _funnel(rows, about.n_generated)
         beside = _published(int(_stable_by(rows)["by_rule"].sum()), found.relaxed) if crystals.judged_at.exact else {}
-        records.append(_origin(about) | _record(found) | beside)
+        records.append(_origin(about) | _record(found) | beside | (_corrected(rows, found) if confirmed else {}))
     table = pd.DataFrame(records)
     for rate in ("per_relaxed", "per_generated"):
         table[f"rank_{rate}"] = table[rate].rank(ascending=False, method="min").astype("Int64")
@@ -355,6 +359,11 @@ def _published(stable: int, relaxed: int) -> dict[str, Any]:
     return {"stable_by_rule": stable} | _rate("by_rule", wilson(stable, relaxed))
 
 
+def _corrected(rows: pd.DataFrame, counts: Funnel) -> dict[str, Any]:
+    per_generated = corrected(rows, outside=counts.generated - counts.relaxed)
+    return _rate("corrected", corrected(rows)) | _rate("corrected_per_generated", per_generated)
+
+
 def _is_judged(rows: pd.DataFrame) -> pd.Series:
     return rows["status"].isin([each.value for each in Stability])
 
@@ -392,7 +401,7 @@ def _named(rate: str) -> tuple[str, str, str]:
     return rate, f"{rate}_low", f"{rate}_high"
 
 
-def _rate(name: str, found: Rate) -> dict[str, float | None]:
+def _rate(name: str, found: Rate | CorrectedRate) -> dict[str, float | None]:
     ends = (found.interval.low, found.interval.high) if found.interval else (None, None)
     return dict(zip(_named(name), (found.rate, *ends), strict=True))
 

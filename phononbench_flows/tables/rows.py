@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from phononbench_flows.confirmation.known import confirmed_columns
 from phononbench_flows.documents import SetDocument, calculation_key
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import COUNTED
@@ -84,7 +85,9 @@ class Crystals:
             ``crystal_system_initial``, ``space_group`` (relaxed), ``judged_thz``, ``path_thz``,
             ``commensurate_thz``, ``mesh_thz``, ``cured_thz``, ``exact_thz`` (lowest frequencies), ``path_q``,
             ``exact_q`` (where), ``point_group`` (relaxed), ``condition`` (a dict: that of the set, and over
-            it that of the crystal) and ``relaxed`` (finished, and counted among those relaxed).
+            it that of the crystal), ``relaxed`` (finished, and counted among those relaxed), ``confirmed``,
+            ``confirmed_published``, ``drawn`` and ``stratum`` (what better methods say of it; see
+            :mod:`phononbench_flows.confirmation.known`).
         sets: what is known of each set of the rows, by name.
         judge: what they were judged by.
         judged_at: at which thresholds, and whether by exact frequencies.
@@ -126,8 +129,28 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
     rows["condition"] = _conditions(rows, described)
     rows["relaxed"] = [was_relaxed(*pair) for pair in zip(rows["status"], rows["stage"], strict=True)]
     rows["same_as"] = _same_as(store, rows, judge.protocol_id)
+    for name, values in confirmed_columns(store, list(rows["id"]), list(described), judge.protocol_id).items():
+        rows[name] = pd.Series(values, index=rows.index, dtype=bool if name == "drawn" else object)
     judged = judged_at(store, {"protocol_id": judge.protocol_id})
     return Crystals(rows.drop(columns=[*_COMPARED]), described, judge, judged)
+
+
+def read_judge(
+    store: ResultsStore, *, sets: Sequence[str] | None = None, protocol: str | None = None
+) -> tuple[list[str], Judge]:
+    """The sets that are meant, and the one protocol with the one potential that they were judged by.
+
+    Raises:
+        SelectionError: as for :func:`read_crystals`.
+    """
+    wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
+    chosen = wanted | ({} if protocol is None else {"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]})
+    judge = _judge(_read(store, chosen, _JUDGE), lambda: _read(store, wanted, _JUDGE), protocol)
+    there = sorted(store.distinct("set", COUNTED | {"protocol_id": judge.protocol_id}))
+    missing = [name for name in sets or () if name not in there]
+    if missing:
+        raise SelectionError(f"no crystals of set {missing[0]!r} under protocol {judge}")
+    return list(sets or there), judge
 
 
 def _same_as(store: ResultsStore, rows: pd.DataFrame, protocol_id: str) -> pd.Series:

@@ -326,6 +326,22 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("query", "good", "--status", "stable"), "--threshold", ("nan", "inf", "x", "1", "1e999", "")),
     (("query", "good"), "--format", ("cif", *WORDS)),
     (("query", "good"), "--limit", LIMITS),
+    (("query", "good"), "--stable-under", LIMITS),
+    (("hull", "good"), "--reference", NOT_THERE),
+    (("hull", "good"), "--entries", NOT_THERE),
+    (("hull", "good", "--entries", "file"), "--write-entries", NEW_FILES),
+    (("hull", "good", "--entries", "file"), "--kept", ("mongodb://u:p@h/x", "mongo:a/b", "a\0b")),
+    (("hull", "good", "--entries", "file"), "--device", DEVICES),
+    (("hull", "good", "--entries", "file"), "--batch-atoms", LIMITS),
+    (("hull", "good", "--entries", "file"), "--workers", LIMITS),
+    *(
+        (command, option, ("nobody", "../x", *WORDS))
+        for command in [("hull", "good", "--entries", "file"), ("card", "good"), ("committee", "good")]
+        for option in ("--set", "--protocol")
+    ),
+    (("card", "good"), "--near-hull", ("-1", "x", "nan", "inf", "1e999", "")),
+    (("committee", "good"), "--out", NEW_FOLDERS),
+    *((command, "RESULTS", STORES) for command in [("card",), ("committee",), ("hull", "--entries", "file")]),
     (("query", "good", "--format", "csv"), "--out", NEW_FILES),
     (("query", "good", "--format", "cif"), "--out", ("pipe.csv", *NEW_FOLDERS)),
     (("show",), "ID", ("nobody", "../../x", *WORDS)),
