@@ -153,6 +153,10 @@ def query(
     disputed: Annotated[
         bool, typer.Option("--disputed", help="Only where the verdict and that of the published rule are opposites.")
     ] = False,
+    has_child: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="Only what `follow` has led to such a crystal; repeatable: any of them."),
+    ] = None,
     reason: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
     ] = None,
@@ -197,6 +201,7 @@ def query(
             threshold=threshold,
             published=published,
             disputed=disputed,
+            has_child=has_child or (),
             where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)

@@ -20,7 +20,8 @@ from phononbench_flows.steps import Tools, find_step, references
 from phononbench_flows.store import open_store
 
 
-def _default_protocol() -> dict[str, Any]:
+def default_protocol() -> dict[str, Any]:
+    """The default protocol as plain JSON."""
     return PRESETS[DEFAULT_PROTOCOL].model_dump(mode="json")
 
 
@@ -41,7 +42,7 @@ class StepMaker(Maker):
 
     name: str = "step"
     step: str = "relaxation"
-    protocol: dict[str, Any] = field(default_factory=_default_protocol)
+    protocol: dict[str, Any] = field(default_factory=default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
     potential: str | None = None
     potential_settings: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class ChunkMaker(Maker):
     """
 
     name: str = "stability of a chunk"
-    protocol: dict[str, Any] = field(default_factory=_default_protocol)
+    protocol: dict[str, Any] = field(default_factory=default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
     potential: str = potentials.DEFAULT
     potential_settings: dict[str, Any] = field(default_factory=dict)

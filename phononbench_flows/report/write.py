@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phononbench_flows.report.contents import gather
+from phononbench_flows.report.contents import followed, gather
 from phononbench_flows.report.data import page_data
 from phononbench_flows.report.page import render
 from phononbench_flows.store import ResultsStore
@@ -25,7 +25,7 @@ def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: in
         out: folder, made when needed.
         n_bands: number of band structures in the page, at most.
     """
-    contents = gather(crystals)
+    contents = gather(crystals) | followed(store, crystals)
     for name, content in contents.items():
         write_table(content.table, out / "tables", name, content.title)
         if content.figure is not None:
