@@ -18,9 +18,9 @@ from phononbench_flows.documents import CalculationDocument, FollowedRecord
 from phononbench_flows.engine.batch import Budget, Failure
 from phononbench_flows.flows import machine
 from phononbench_flows.flows.makers import ChunkMaker, StepMaker, default_protocol
-from phononbench_flows.outcomes import Reason, Status
+from phononbench_flows.outcomes import COUNTED, Reason, Status
 from phononbench_flows.protocol import ExactLooksSettings, Protocol
-from phononbench_flows.sets.children import as_children, child_documents, relaxed_hash, set_apart
+from phononbench_flows.sets.children import as_children, child_documents, leave_children, relaxed_hash, set_apart
 from phononbench_flows.sets.families import Lines, tell_families
 from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.stability import is_imaginary
@@ -170,12 +170,14 @@ def _born(parent: CalculationDocument, found: Followed, store: ResultsStore, too
     """Put children into the store; gives their ids. One that is there as it is stays, with all that was computed."""
     crystals = CrystalSet(parent.set, parent.condition, tools.protocol, parent.potential, lambda: tools.loaded.elements)
     pairs = [child_documents(parent, each, as_children(crystals)) for each in found.distorted]
-    among = {"key": {"$in": [document.key for _, document in pairs]}}
+    among = {"key": {"$in": [document.key for _, document in pairs]}} | COUNTED
     there = {row["id"]: row["origin"]["sha256"] for row in store.query(among, ["id", "origin.sha256"])}
     for crystal, document in pairs:
         if there.get(crystal.id) != crystal.origin.sha256:
             store.put_crystals(crystal)
             store.put(document)
+            leave_children(store, document, unless="")
+    leave_children(store, parent, unless=relaxed_hash(parent))
     return [crystal.id for crystal, _ in pairs]
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core import Structure
 
 from phononbench_flows.documents import CalculationDocument, CrystalDocument, Mode, Origin, Strain
-from phononbench_flows.outcomes import Status
+from phononbench_flows.outcomes import COUNTED, Status
+from phononbench_flows.sets.earlier import leave
 from phononbench_flows.sets.ingest import CrystalSet, screened
 from phononbench_flows.structures import Tolerance, content_hash, originals, shape
 
@@ -146,6 +147,19 @@ def _rank(row: Mapping[str, Any]) -> str:
     if not is_children_set(row["set"]):
         return _GENERATED
     return _WAITING if row["status"] == Status.PENDING else _JUDGED
+
+
+def leave_children(store: ResultsStore, parent: CalculationDocument, *, unless: str) -> None:
+    """Take what was made of an earlier state of a crystal, and of that in turn, out of what is counted.
+
+    Parameters:
+        unless: content hash of the relaxed crystal whose children stay.
+    """
+    mine = {"protocol_id": parent.protocol_id} | COUNTED
+    criteria: dict[str, Any] = mine | {"origin.parent": parent.id, "origin.sha256": {"$ne": unless}}
+    while ids := [row["id"] for row in store.query(criteria, ["id"])]:
+        leave(store, mine | {"id": {"$in": ids}}, "the crystal that it was made of has changed since")
+        criteria = mine | {"origin.parent": {"$in": ids}}
 
 
 def as_children(crystals: CrystalSet) -> CrystalSet:

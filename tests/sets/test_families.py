@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 
 from phononbench_flows.documents import FollowedRecord, Origin, RelaxationRecord, Symmetry
 from phononbench_flows.results.query import CrystalQuery, criteria
-from phononbench_flows.sets.children import child_id, children_of
+from phononbench_flows.sets.children import child_id, children_of, leave_children
 from phononbench_flows.sets.families import Lines, rms_distance, tell_families
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables.followed import counts, followed_modes
@@ -107,6 +107,15 @@ def test_children_are_of_no_generator_and_are_found_by_their_parents(store):
     assert [row["id"] for row in store.query(asked, ["id"])] == ["S-a"]
     [row] = followed_modes(store, ["S"], "p").to_dict("records")
     assert (row["followed"], row["leads_to_stable"], row["new"], row["stable_child"]) == (1, 1, 1, 1.0)
+
+
+def test_what_was_made_of_an_earlier_state_of_a_crystal_counts_no_more(store):
+    put(store, "S-a", -1.0, "unstable", followed=FOLLOWED)
+    put(store, "S-a.1", -1.3, "unstable", "S-a")
+    put(store, "S-a.1.1", -1.4, "stable", "S-a.1")
+    leave_children(store, store.get("S-a@p"), unless="the relaxed crystal of now")
+    assert store.count({"set": "S.children", "status": "gone"}) == 2
+    assert family_of(store).outcome == "none"
 
 
 def test_ids_tell_parent_protocol_and_mode_and_are_never_too_long():
