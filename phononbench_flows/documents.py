@@ -108,6 +108,39 @@ class PhononRecord(_Document):
     max_frequency: float | None = Field(None, description="Highest frequency on the path, in THz.")
 
 
+class FollowedRecord(_Document):
+    """How an unstable crystal was displaced along its modes."""
+
+    settings: dict[str, int] = Field(description="How far it was to be followed.")
+    sha256: str = Field(description="Content hash of the relaxed crystal that was displaced.")
+    children: list[str] = Field(default_factory=list, description="Ids of the crystals that were made of it.")
+    left_out: list[str] = Field(default_factory=list, description="What was not followed and why, a sentence each.")
+    evaluations: int = Field(0, description="Atoms that went through the potential to make them.")
+    seconds: float = Field(0.0, description="Its share of the time that took, in s.")
+
+
+class FamilyRecord(_Document):
+    """What an unstable generated crystal leads to: the crystals made of it, of these, and so on."""
+
+    outcome: Literal["stable", "undecided", "unstable", "failed", "none", "pending"] = Field(
+        description="`stable` if some descendant of lower energy is; else the best that can be said of any."
+    )
+    descendants: list[str] = Field(
+        default_factory=list, description="Statuses that occur among those of lower energy, each once."
+    )
+    n_descendants: int = Field(0, description="Crystals made, over all generations.")
+    stable: str | None = Field(None, description="Id of the stable descendant of the lowest energy.")
+    energy_gained: float | None = Field(None, description="Energy that it lies below, in eV per atom.")
+    rmsd: float | None = Field(
+        None, description="Root mean square distance of its atoms from where they were, the cells made alike, in Å."
+    )
+    path: list[str] = Field(default_factory=list, description="Space groups on the way to it, the first its own.")
+    generations: int = Field(0, description="Generations to it, or made in vain.")
+    in_set: str | None = Field(None, description="Id of the crystal of the set that the stable descendant is.")
+    known_as: str | None = Field(None, description="Name of the crystal of the reference set that it repeats.")
+    seconds: float = Field(0.0, description="Time that all of them took, in s.")
+
+
 class Provenance(_Document):
     """Where and with what a crystal was computed."""
 
@@ -126,15 +159,36 @@ class Mode(_Document):
     q: list[float] = Field(description="q-point, in reciprocal lattice units of the primitive cell, shape (3,).")
     frequency: float = Field(description="Frequency of the mode in the parent, in THz, imaginary as negative.")
     amplitude: float = Field(description="Largest displacement of an atom along it, in Å.")
+    degeneracy: int = Field(1, description="Modes of the q-point that symmetry makes of it.")
+    energy: float | None = Field(
+        None, description="Energy at that amplitude less the parent's, in eV per atom, if it was computed."
+    )
+
+
+class Strain(_Document):
+    """A strain under which a crystal is unstable, and along which another was made from it."""
+
+    tensor: list[list[float]] = Field(description="Strain, cartesian, without unit, shape (3, 3).")
+    modulus: float = Field(description="Eigenvalue of the elastic tensor that it belongs to, in GPa.")
+    energy: float | None = Field(
+        None, description="Energy under the strain, with atoms that move with the cell, less the parent's, in eV/atom."
+    )
 
 
 class Origin(_Document):
     """Where a crystal came from: something that was read, or another crystal and a mode of it."""
 
     source: str | None = Field(None, description="File, archive member or row, as given; none where nothing was read.")
-    sha256: str | None = Field(None, description="Sha256 of the source's bytes; none where they could not be read.")
+    sha256: str | None = Field(
+        None,
+        description="Sha256 of the source's bytes, none where they could not be read; of a child, the content hash of "
+        "its parent's relaxed crystal.",
+    )
     parent: str | None = Field(None, description="Id of the crystal that it was made from.")
     mode: Mode | None = Field(None, description="The parent's mode that it was displaced along.")
+    strain: Strain | None = Field(None, description="The strain that made it of the parent.")
+    root: str | None = Field(None, description="Id of the generated crystal that its line begins with.")
+    generation: int | None = Field(None, description="1 for a child of a generated crystal, and so on.")
 
 
 class _Crystal(_Document):
@@ -234,6 +288,9 @@ class CalculationDocument(_Crystal):
         "and frequencies on the path), and those of further steps: `exact_looks` (dynamical matrices), `displaced` "
         "(forces of displaced supercells).",
     )
+
+    followed: FollowedRecord | None = Field(None, description="How it was displaced along its modes, if it was.")
+    family: FamilyRecord | None = Field(None, description="What it leads to, of a generated crystal that was followed.")
 
     attempts: int = Field(
         0, description="Times that a worker began a step of this crystal and has not lived to end it."

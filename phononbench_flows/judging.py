@@ -61,11 +61,19 @@ class JudgedCrystal:
         document: everything that is known of it; the fields are those of a results store.
         crystal: the crystal as it was given.
         arrays: arrays that the steps left, by name: ``force_constants``, ``band_structure``, ``exact_looks``.
+        descendants: of one that was followed along its modes, all crystals that were made of it, and of these.
     """
 
     document: CalculationDocument
     crystal: CrystalDocument
     arrays: Mapping[str, Arrays] = field(default_factory=dict, repr=False)
+    descendants: Sequence[JudgedCrystal] = field(default=(), repr=False)
+
+    @property
+    def becomes(self) -> JudgedCrystal | None:
+        """The stable crystal of the lowest energy that it leads to, if it was followed and leads to one."""
+        wanted = self.document.family.stable if self.document.family else None
+        return next((each for each in self.descendants if each.document.id == wanted), None)
 
     @property
     def stability(self) -> str:
@@ -255,6 +263,7 @@ def judge_many(
     device: str = "auto",
     batch_atoms: int | None = None,
     potential_settings: Mapping[str, Any] | None = None,
+    follow: bool = False,
 ) -> list[JudgedCrystal]:
     """Judge crystals together, in batches; a result in each place, in their order.
 
@@ -267,6 +276,7 @@ def judge_many(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_atoms: atoms per call of the potential; None to let the device decide.
         potential_settings: settings that the potential's family offers.
+        follow: whether unstable crystals are followed along their modes; what they become are ``descendants``.
 
     Raises:
         InputError: there is no such file.
@@ -274,8 +284,20 @@ def judge_many(
         MachineError: the machine cannot compute.
     """
     chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
-    return judge_given(
+    judged = judge_given(
         [_given(crystal, number) for number, crystal in enumerate(crystals, start=1)],
+        protocol=chosen,
+        potential=potential,
+        device=device,
+        batch_atoms=batch_atoms,
+        potential_settings=potential_settings,
+    )
+    if not follow:
+        return judged
+    from phononbench_flows.follow import follow_judged
+
+    return follow_judged(
+        judged,
         protocol=chosen,
         potential=potential,
         device=device,

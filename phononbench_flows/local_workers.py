@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from phononbench_flows.flows.following import FollowMaker
     from phononbench_flows.flows.makers import ChunkMaker
 
 FEWEST = 8
@@ -46,7 +47,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def compute_here(chunks: Iterable[list[str]], maker: ChunkMaker) -> None:
+def compute_here(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker) -> None:
     """Compute chunks, given by their keys, one after another in this process."""
     from jobflow import JobStore
     from jobflow.managers.local import run_locally
@@ -57,7 +58,7 @@ def compute_here(chunks: Iterable[list[str]], maker: ChunkMaker) -> None:
         run_locally(maker.make(keys), store=JobStore(MemoryStore()), log=False, raise_immediately=True)
 
 
-def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker, number: int) -> None:
+def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker, number: int) -> None:
     """Compute chunks in so many processes, each of which takes the next one as it is done with the last.
 
     Raises:

@@ -138,11 +138,16 @@ def judge_folder(
                 number = workers or usual_number(len(waiting), device)
                 run_here(waiting, crystals, store, load, device=device, batch_atoms=batch_atoms, workers=number)
         compare_relaxed(store, crystals.mine)
-        folder = Path(out) / set_name / f"{_slug(potential)}-{chosen.name}"
+        folder = results_folder(Path(out), set_name, potential, chosen)
         table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
         counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), described.n_generated)
         beside = published_beside(store, crystals.mine)
     return JudgedSet(set_name, counts, table, beside)
+
+
+def results_folder(out: Path, set_name: str, potential: str, protocol: Protocol) -> Path:
+    """Where the table of a set lies, and its stable crystals."""
+    return out / set_name / f"{_slug(potential)}-{protocol.name}"
 
 
 def _slug(potential: str) -> str:

@@ -248,6 +248,8 @@ def checked_set_name(name: str) -> str:
     """The name of ``--set``; it begins every structure id."""
     if not _SET_PATTERN.fullmatch(name):
         stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
+    if name.endswith(".children"):
+        stop(f"--set {name}: so the set is called of what `follow` makes of the crystals of a set; choose another name")
     return name
 
 

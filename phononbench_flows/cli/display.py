@@ -142,6 +142,9 @@ def _crystal_lines(document: CalculationDocument) -> Iterator[tuple[str, object]
     yield "set", document.set
     yield "source", document.origin.source
     yield "made from", document.origin.parent
+    if (family := document.family) is not None:
+        way = f" ({' -> '.join(family.path)}, {family.energy_gained:.4f} eV per atom lower)" if family.stable else ""
+        yield "leads to", f"{family.stable or family.outcome}{way}"
     yield "labels", ", ".join(f"{says} = {label}" for says, label in document.labels.items())
     yield "condition", ", ".join(f"{key} = {value}" for key, value in document.condition.items())
     yield "formula", document.formula_pretty

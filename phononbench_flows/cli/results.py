@@ -159,6 +159,10 @@ def query(
     stable_under: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only crystals that at least N potentials call stable.")
     ] = None,
+    has_child: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="Only what `follow` has led to such a crystal; repeatable: any of them."),
+    ] = None,
     reason: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(Reason)}; repeatable: any of them.", show_default=False)
     ] = None,
@@ -211,6 +215,7 @@ def query(
             threshold=threshold,
             published=published,
             disputed=disputed,
+            has_child=has_child or (),
             where=None if filter_text is None else parse_where(filter_text),
         )
         asked = criteria(question)

@@ -31,10 +31,12 @@ class Answer:
     Attributes:
         forces: (n_atoms, 3), eV/Å.
         stress: (3, 3), eV/Å^3, positive under tension; None if the model gives none.
+        energy: of the cell, eV.
     """
 
     forces: np.ndarray
     stress: np.ndarray | None
+    energy: float
 
 
 Dialogue = Generator[list[PhonopyAtoms], list[Answer], Any]
@@ -201,15 +203,14 @@ class Talk:
         sizes = list(map(_size, items))
         forces = [each.numpy() for each in torch.split(output["forces"].detach().cpu(), sizes)]
         stresses = output["stress"].detach().cpu().numpy() if "stress" in output else [None] * len(items)
+        energies, bads = output["energy"].detach().cpu().tolist(), self._model.bad.tolist()
         share = (time.perf_counter() - began) / sum(sizes)
-        for item, size, force, stress, bad in zip(
-            items, sizes, forces, stresses, self._model.bad.tolist(), strict=True
-        ):
+        for item, size, force, stress, energy, bad in zip(items, sizes, forces, stresses, energies, bads, strict=True):
             item.speaker.seconds += share * size
             item.speaker.evaluations += size
             if bad and not item.speaker.ended:
                 self._end(item.speaker, Failure(Reason.NOT_FINITE, "no finite forces in a displaced cell"))
-            item.speaker.answers[item.number] = Answer(force, stress)
+            item.speaker.answers[item.number] = Answer(force, stress, energy)
 
     def _answer(self, speakers: list[_Speaker]) -> None:
         for speaker in speakers:

@@ -19,7 +19,8 @@ from phononbench_flows.steps import Tools, find_step, references
 from phononbench_flows.store import open_store
 
 
-def _default_protocol() -> dict[str, Any]:
+def default_protocol() -> dict[str, Any]:
+    """The default protocol as plain JSON."""
     return PRESETS[DEFAULT_PROTOCOL].model_dump(mode="json")
 
 
@@ -40,7 +41,7 @@ class StepsMaker(Maker):
 
     name: str = "steps"
     steps: list[str] = field(default_factory=list)
-    protocol: dict[str, Any] = field(default_factory=_default_protocol)
+    protocol: dict[str, Any] = field(default_factory=default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
     potential: str | None = None
     potential_settings: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +84,7 @@ class ChunkMaker(Maker):
     """
 
     name: str = "stability of a chunk"
-    protocol: dict[str, Any] = field(default_factory=_default_protocol)
+    protocol: dict[str, Any] = field(default_factory=default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
     potential: str = potentials.DEFAULT
     potential_settings: dict[str, Any] = field(default_factory=dict)

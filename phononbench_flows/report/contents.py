@@ -12,10 +12,13 @@ import pandas as pd
 
 from phononbench_flows.statistics import wilson_bounds
 from phononbench_flows.tables import confirmed, frames, plots
+from phononbench_flows.tables.followed import followed_modes
 from phononbench_flows.tables.rows import Crystals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from phononbench_flows.store import ResultsStore
 
 BY = {"crystal_system": "crystal system", "nelements": "number of elements"}
 """Properties of crystals that rates are broken down by, and their names."""
@@ -70,6 +73,12 @@ def gather(crystals: Crystals) -> dict[str, Content]:
         "generation_speed": Content("Generation speed", frames.speed_table(sets).dropna(thresh=2)),
     }
     return {name: content for name, content in found.items() if len(content.table)}
+
+
+def followed(store: ResultsStore, crystals: Crystals) -> dict[str, Content]:
+    """What unstable crystals lead to, if any were followed along their modes."""
+    table = followed_modes(store, list(crystals.sets), crystals.judge.protocol_id)
+    return {"followed_modes": Content("What unstable crystals lead to", table)} if len(table) else {}
 
 
 def rules(crystals: Crystals) -> dict[str, Content]:

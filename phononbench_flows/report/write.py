@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from phononbench_flows.report.contents import Content, gather
+from phononbench_flows.report.contents import Content, followed, gather
 from phononbench_flows.report.data import page_data
 from phononbench_flows.report.page import render
 from phononbench_flows.store import ResultsStore
@@ -30,7 +30,8 @@ def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: in
         n_bands: number of band structures in the page, at most.
     """
     cards = read_cards(store, crystals)
-    contents = gather(crystals) | {"cards": Content("What is credible in the end", cards_table(cards))}
+    contents = gather(crystals) | followed(store, crystals)
+    contents |= {"cards": Content("What is credible in the end", cards_table(cards))}
     for name, content in contents.items():
         write_table(content.table, out / "tables", name, content.title)
         if content.figure is not None:

@@ -87,6 +87,18 @@ _TRAILING = (
     ),
     Column("same_as", lambda d: d.same_as, "Id of the first crystal of the set that is the same when relaxed."),
     Column("parent", lambda d: d.origin.parent, "Id of the crystal that it was made from."),
+    Column(
+        "leads_to",
+        value_of("family", "outcome"),
+        "What the crystals are, of lower energy, that it leads to by following its modes.",
+    ),
+    Column("stable_descendant", value_of("family", "stable"), "Id of the stable one of the lowest energy."),
+    Column("energy_gained_ev", value_of("family", "energy_gained"), "Energy that this lies below, in eV per atom."),
+    Column(
+        "space_group_path",
+        lambda d: " -> ".join(d.family.path) if d.family else None,
+        "Space groups on the way to it.",
+    ),
     Column("stage", lambda d: d.stage, "Last step that it passed."),
     Column("elements", lambda d: " ".join(d.elements), "Element symbols."),
     Column("protocol_id", lambda d: d.protocol_id, "Hash of the protocol and of the potential's checkpoint."),

@@ -69,6 +69,7 @@ class CrystalQuery:
         condition: what the generator was asked for, key by key.
         threshold: with ``stable`` or ``unstable`` among the statuses: as if judged at this threshold, in THz.
         published: ``stable`` or ``unstable`` by the published rule, whatever the protocol.
+        has_child: statuses of crystals that it leads to by following its modes, any of these.
         disputed: whether the crystal's verdict and that of the published rule have to be opposites.
         where: a MongoDB filter that has to hold too.
     """
@@ -90,6 +91,7 @@ class CrystalQuery:
     threshold: float | None = None
     published: str | None = None
     disputed: bool = False
+    has_child: Sequence[str] = ()
     where: Mapping[str, Any] | None = None
 
 
@@ -101,6 +103,7 @@ def criteria(question: CrystalQuery) -> dict[str, Any]:
             without a verdict to apply it to, or a filter that would run code.
     """
     _refuse_unknown("status", question.statuses, [status.value for status in Status])
+    _refuse_unknown("status", question.has_child, [status.value for status in Status])
     _refuse_unknown("reason", question.reasons, [reason.value for reason in Reason])
     _refuse_unknown("crystal system", question.crystal_systems, CRYSTAL_SYSTEMS)
     found: dict[str, Any] = {}
@@ -110,6 +113,7 @@ def criteria(question: CrystalQuery) -> dict[str, Any]:
         ("reason", question.reasons),
         ("formula_pretty", [_reduced(formula) for formula in question.formulas]),
         ("symmetry_relaxed.crystal_system", [system.title() for system in question.crystal_systems]),
+        ("family.descendants", question.has_child),
         ("symmetry_relaxed.number", list(dict.fromkeys(map(_space_group, question.space_groups)))),
     ):
         if values:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from phononbench_flows.store.blobs import BlobError
 from phononbench_flows.store.collection import NotAllowedError, StoreError
-from phononbench_flows.store.results_store import ResultsStore, can_be_stored, open_store
+from phononbench_flows.store.results_store import ResultsStore, can_be_stored, close_store, open_store
 from phononbench_flows.store.saving import Saver
 from phononbench_flows.store.specs import (
     DEFAULT_DATABASE,
@@ -37,6 +37,7 @@ __all__ = [
     "Spec",
     "StoreError",
     "can_be_stored",
+    "close_store",
     "cluster_spec",
     "configured_spec",
     "full_spec",

@@ -282,6 +282,13 @@ class ResultsStore:
 _OPEN: dict[tuple[int, str], ResultsStore] = {}
 
 
+def close_store(spec: Spec | str | Path) -> None:
+    """Close what :func:`open_store` has opened in this process: for a store that is taken away."""
+    owner = (os.getpid(), json.dumps(full_spec(spec), sort_keys=True))
+    if owner in _OPEN:
+        _OPEN.pop(owner).close()
+
+
 def open_store(spec: Spec | str | Path) -> ResultsStore:
     """The store of a spec, opened once in a process and shared by all who ask. Leave it open: it is not yours."""
     full = full_spec(spec)

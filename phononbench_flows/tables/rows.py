@@ -109,13 +109,14 @@ def read_crystals(store: ResultsStore, *, sets: Sequence[str] | None = None, pro
 
     Args:
         store: where they are.
-        sets: names of the sets wanted; all without it.
+        sets: names of the sets wanted; all that were generated without it.
         protocol: id of the protocol, or its name where only one id has it; needed if the store holds several.
 
     Raises:
         SelectionError: no such crystals, a set without any, or several protocols to choose from.
     """
-    wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {})
+    # What was made of other crystals by following their modes is among no generator's, unless its set is asked for.
+    wanted: dict[str, Any] = COUNTED | ({"set": {"$in": list(sets)}} if sets else {"origin.parent": None})
     chosen = wanted | ({} if protocol is None else {"$or": [{"protocol_id": protocol}, {"protocol_name": protocol}]})
     # Once through the store, and then what the rows are judged by: a large one takes its time.
     rows = _read(store, chosen, _FIELDS | _JUDGE | _COMPARED)
