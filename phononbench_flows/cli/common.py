@@ -50,7 +50,14 @@ out = _HarmlessConsole()
 err = _HarmlessConsole(stderr=True)
 
 # The extra that brings a package which only some commands need.
-_EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
+_EXTRAS = {
+    "fastapi": "serve",
+    "fireworks": "fireworks",
+    "psutil": "fireworks",
+    "pyarrow": "parquet",
+    "starlette": "serve",
+    "uvicorn": "serve",
+}
 
 _TOLD = 10  # names of crystals told of, at most
 _LARGEST = 2**63  # integers beyond it no database holds

@@ -11,6 +11,7 @@ from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables import plots
 from phononbench_flows.tables.files import write_table
 from phononbench_flows.tables.rows import Crystals
+from phononbench_flows.tables.unfinished import unfinished_note
 
 BANDS = 500
 """Band structures in a page unless asked otherwise."""
@@ -26,10 +27,14 @@ def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: in
         n_bands: number of band structures in the page, at most.
     """
     contents = gather(crystals)
+    note = unfinished_note(contents["leaderboard"].table)
     for name, content in contents.items():
-        write_table(content.table, out / "tables", name, content.title)
+        write_table(content.table, out / "tables", name, content.title, note=note)
         if content.figure is not None:
-            plots.save(content.figure(content.table), out / "figures", name)
+            figure = content.figure(content.table)
+            if note:
+                figure.text(0.005, -0.02, note, fontsize=8, wrap=True, parse_math=False)
+            plots.save(figure, out / "figures", name)
     page = out / "report.html"
     page.write_text(render(page_data(store, crystals, contents, n_bands), _title(crystals)), encoding="utf-8")
     return page
