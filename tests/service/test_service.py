@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import synthetic
 from pymatgen.core import Structure
+from serving import Server
 
 from phononbench_flows.results.export import json_line
 from phononbench_flows.results.query import CrystalQuery, Range, criteria
@@ -29,56 +20,6 @@ from phononbench_flows.service.selection import chosen, ordered
 from phononbench_flows.store import ResultsStore
 
 pytest.importorskip("fastapi")
-TESTS = Path(__file__).parent.parent
-SODIUM_CHLORIDE = Structure.from_spacegroup(
-    "Fm-3m", [[5.6, 0, 0], [0, 5.6, 0], [0, 0, 5.6]], ["Na", "Cl"], [[0, 0, 0], [0.5] * 3]
-)
-
-
-class Server:
-    """A server in a process of its own."""
-
-    def __init__(self, folder: Path, *options: str, **more: str) -> None:
-        environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"} | more
-        command = [sys.executable, "-m", "phononbench_flows", "serve", str(folder), "--port", "0", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        said = self.process.stdout.readline()
-        assert said.startswith("serving at "), said
-        self.address = said.split()[-1].split("?")[0].rstrip("/")
-        self.wait(lambda: self.json("/api/status", **self.headers)["complete"])
-
-    headers: dict[str, str] = {}  # noqa: RUF012
-
-    def open(self, path: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        request = urllib.request.Request(
-            self.address + path, data, {k.replace("_", "-"): v for k, v in headers.items()}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, answer.read(), dict(answer.headers)
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(), dict(error.headers)
-
-    def json(self, path: str, data: bytes | None = None, **headers: str) -> Any:
-        return json.loads(self.open(path, data, **headers)[1])
-
-    def wait(self, true, seconds: float = 240.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-
-    def upload(self, name: str, data: bytes) -> tuple[int, Any]:
-        status, body, _ = self.open(f"/api/uploads?name={urllib.parse.quote(name)}", data)
-        return status, json.loads(body)
-
-    def finished(self, identifier: str) -> Any:
-        self.wait(lambda: self.json(f"/api/uploads/{identifier}")["state"] in {"done", "failed"})
-        return self.json(f"/api/uploads/{identifier}")
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -164,17 +105,13 @@ def test_nobody_of_elsewhere_is_let_in(server):
 
 
 def test_a_token_is_asked_for(folder):
-    server = None
+    server = Server(folder, "--host", "0.0.0.0", token="secret")
     try:
-        Server.headers = {"Authorization": "Bearer secret"}
-        server = Server(folder, "--host", "0.0.0.0", PHONONBENCH_SERVE_TOKEN="secret")
         assert server.open("/api/status")[0] == 401
         assert server.open("/api/status", Authorization="Bearer wrong")[0] == 401
         assert server.open("/api/status", Cookie="phononbench_token=secret")[0] == 200
     finally:
-        Server.headers = {}
-        if server:
-            server.kill()
+        server.kill()
 
 
 def test_uploads_become_verdicts_and_survive_a_kill(tmp_path):
