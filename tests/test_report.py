@@ -500,7 +500,8 @@ def walk_through(browser: Browser, page: Path) -> None:
     browser.press("Enter", 13)
     browser.wait("document.getElementById('detail').open")
     browser.wait("document.querySelectorAll('#bands-chart .trace').length >= 3")
-    browser.wait("document.getElementById('structure-chart').data?.some((trace) => trace.type === 'mesh3d')")
+    browser.wait("document.querySelectorAll('#structure-chart canvas').length === 1")
+    assert "crystal=" in browser.run("location.hash")
     names = browser.run("document.getElementById('bands-chart').data.map((trace) => trace.name)")
     assert names[:2] == ["real", "imaginary"]
     assert (

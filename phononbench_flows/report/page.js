@@ -72,7 +72,7 @@ function showBoard(data) {
     const pending = data.unfinished[name];
     const left = pending ? element("span", { class: "badge pending" }, `${count(pending)} pending`) : null;
     return element("tr", { "data-set": name }, element("td", { class: "rank" }, pending ? "–" : String(place + 1)),
-      element("td", {}, name, " ", left, about ? element("span", { class: "about" }, about) : null),
+      element("td", {}, name, left && " ", left, about ? element("span", { class: "about" }, about) : null),
       ...numbers.map((value) => element("td", { class: "number" }, count(value))), ...rates);
   });
   byId("board").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines));
