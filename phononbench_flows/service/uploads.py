@@ -18,6 +18,7 @@ from phononbench_flows.structures.formats import format_of
 from phononbench_flows.structures.formats.base import Level
 
 router = APIRouter(prefix="/api/uploads", tags=["uploads"])
+_HEARD_OUT = 50_000_000  # bytes beyond what is taken
 _LONGEST = 60  # characters of a name that are kept
 _FIELDS = ("key", "id", "status", "stage", "reason", "detail", "formula_pretty", "nsites", "duplicate_of")
 
@@ -79,14 +80,21 @@ def _plain(name: str) -> str:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    too_large = HTTPException(413, f"A file may have {most / 1e6:g} MB here.")
-    if int(request.headers.get("content-length") or 0) > most:
-        raise too_large
-    data = bytearray()
+    """The body, of which no more is kept than may be.
+
+    Raises:
+        HTTPException: it is too large, or empty.
+    """
+    data, size = bytearray(), 0
     async for piece in request.stream():
-        data += piece
-        if len(data) > most:
-            raise too_large
+        size += len(piece)
+        # Whoever sends too much is heard out, to be told, but not without end.
+        if size <= most:
+            data += piece
+        elif size > most + _HEARD_OUT:
+            break
+    if size > most:
+        raise HTTPException(413, f"A file may have {most / 1e6:g} MB here.")
     if not data:
         raise HTTPException(400, "The file is empty.")
     return bytes(data)

@@ -115,7 +115,7 @@ def test_a_token_is_asked_for(folder):
 
 
 def test_uploads_become_verdicts_and_survive_a_kill(tmp_path):
-    options = ("--potential", "toy_potentials:lj", "--protocol", "paper", "--max-atoms", "20", "--max-megabytes", "0.2")
+    options = ("--potential", "toy_potentials:lj", "--protocol", "paper", "--max-atoms", "20", "--max-megabytes", "1")
     copper = Structure.from_spacegroup("Fm-3m", [[3.6, 0, 0], [0, 3.6, 0], [0, 0, 3.6]], ["Cu"], [[0, 0, 0]])
     server = Server(tmp_path, *options)
     status, job = server.upload("../<script>alert(1)</script>.cif", copper.to(fmt="cif").encode())
@@ -130,16 +130,18 @@ def test_uploads_become_verdicts_and_survive_a_kill(tmp_path):
     server = Server(tmp_path, *options)
     assert [each["status"] for each in server.finished(second["id"])["crystals"]] == ["stable"]
 
-    large = copper.make_supercell([2, 2, 2], in_place=False)
-    _, third = server.upload("large.cif", large.to(fmt="cif").encode())
-    assert [each["reason"] for each in server.finished(third["id"])["crystals"]] == ["too_many_atoms"]
+    gold = Structure.from_spacegroup("Fm-3m", [[4.1, 0, 0], [0, 4.1, 0], [0, 0, 4.1]], ["Au"], [[0, 0, 0]])
+    for repeats in ([2, 2, 2], [14, 14, 13]):  # more than this server takes, and than any does: 10,192
+        large = gold.make_supercell(repeats, in_place=False)
+        _, third = server.upload("large.vasp", large.to(fmt="poscar").encode())
+        assert [each["reason"] for each in server.finished(third["id"])["crystals"]] == ["too_many_atoms"]
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.cif", b"0" * 50_000_000)
     _, fourth = server.upload("bomb.zip", bomb.getvalue())
     found = server.finished(fourth["id"])
     assert [each["status"] for each in found["crystals"]] == ["rejected"]
-    assert server.upload("huge.cif", b"x" * 300_000)[0] == 413
+    assert server.upload("huge.cif", b"x" * 1_000_001)[0] == 413
     assert server.upload("paths.txt", b"/etc/passwd")[0] == 415
     assert server.upload("code.pkl", b"x")[0] == 415
     server.kill()

@@ -3,11 +3,12 @@
 
 const POLL_MS = 800;
 let chosen = null;
+let largest = Infinity; // bytes
 
 function choose(file) {
-  chosen = file ?? null;
+  chosen = file && file.size <= largest ? file : null;
   byId("send").disabled = chosen === null;
-  byId("said").textContent = chosen ? `${chosen.name}, ${count(chosen.size)} bytes` : "";
+  byId("said").textContent = file ? `${file.name}, ${count(file.size)} bytes${chosen ? "" : ": more than is taken"}` : "";
 }
 
 async function send() {
@@ -66,6 +67,7 @@ async function start() {
     document.documentElement.dataset.ready = "closed";
     return;
   }
+  largest = uploads.bytes;
   byId("limits").textContent =
     `Judged by ${uploads.potential} under the protocol ${uploads.protocol}. At most ${uploads.bytes / 1e6} MB, ` +
     `${count(uploads.crystals)} crystals in a file, ${count(uploads.atoms)} atoms in a cell, and ${uploads.minutes} minutes.`;
