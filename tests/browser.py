@@ -48,12 +48,12 @@ class Browser:
             self._process.kill()
             raise
 
-    def open(self, path: Path, until: str = "document.readyState === 'complete'") -> float:
-        """Open a file and wait until an expression is true; gives the seconds that took."""
+    def open(self, page: Path | str, until: str = "document.readyState === 'complete'") -> float:
+        """Open a file or an address and wait until an expression is true; gives the seconds that took."""
         self.requests.clear()
         self.complaints.clear()
         began = time.monotonic()
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self.wait(until)
         return time.monotonic() - began
 
@@ -79,13 +79,13 @@ class Browser:
         self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
         self._call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
-    def emulate(self, *, width: int, height: int, dark: bool = False) -> None:
-        """Size of the window in pixels, and whether the reader likes it dark."""
+    def emulate(self, *, width: int, height: int, dark: bool = False, paper: bool = False) -> None:
+        """Size of the window in pixels, whether the reader likes it dark, and whether it goes on paper."""
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Emulation.setEmulatedMedia", media="print" if paper else "", features=[scheme])
 
     def screenshot(self, path: Path) -> None:
         """Save what is seen as PNG."""

@@ -10,6 +10,7 @@ from pymatgen.core import Composition, Lattice, Structure
 
 from phononbench_flows.documents import BlobRef, CrystalDocument, SetDocument
 from phononbench_flows.engine.bands import Bands
+from phononbench_flows.engine.force_constants import ForceConstants
 from phononbench_flows.protocol import PRESETS
 from phononbench_flows.steps import references
 from phononbench_flows.store import ResultsStore
@@ -40,7 +41,7 @@ def fill(path: Path, number: int, seed: int = 0, n_bands: int = 6) -> ResultsSto
     store = ResultsStore.open(path)
     depths = [*[0.0] * (n_bands // 2), *(-np.geomspace(0.03, 3, n_bands // 2))]
     refs = [_bands(store.blobs, random, depth) for depth in depths]
-    constants = store.blobs.put({"array": random.normal(size=(2, 16, 3, 3))})
+    constants = store.blobs.put(_springs(random))
     documents = [_document(index, refs, constants, random) for index in range(number)]
     # Past the validation, so that they keep their dates: the same seed makes the same bytes.
     SQLiteStore(str(path / "crystals.sqlite")).update([_crystal_of(document) for document in documents])
@@ -178,6 +179,16 @@ def _judged(
             }
         },
     }
+
+
+def _springs(random: Any) -> dict[str, np.ndarray]:
+    """Force constants of three atoms, each bound to its place alone."""
+    strengths = 2 + np.abs(random.normal(size=(2, 16, 3, 3)).ravel()[:3])
+    array = np.zeros((3, 24, 3, 3))
+    array[np.arange(3), 8 * np.arange(3)] = strengths[:, None, None] * np.eye(3)
+    cell, positions = 4.0 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]])
+    twice = np.diag([2, 2, 2])
+    return ForceConstants(cell, np.array([8, 14, 56]), positions, twice, np.eye(3), array, 0.01, 4, 0.0).arrays()
 
 
 def _bands(blobs: Any, random: Any, depth: float) -> BlobRef:

@@ -4,10 +4,10 @@ import atexit
 import os
 import sys
 
-from phononbench_flows.cli import cluster, confirm, credibility, following, local, results, workers
+from phononbench_flows.cli import cluster, confirm, credibility, following, local, results, serve, workers
 from phononbench_flows.cli.common import app
 
-__all__ = ["app", "cluster", "confirm", "credibility", "following", "local", "main", "results", "workers"]
+__all__ = ["app", "cluster", "confirm", "credibility", "following", "local", "main", "results", "serve", "workers"]
 
 
 def main() -> None:

@@ -52,7 +52,14 @@ wide_out = _HarmlessConsole(width=10_000)
 """For ``--wide``: lines as long as they are, for a pager or a file."""
 
 # The extra that brings a package which only some commands need.
-_EXTRAS = {"fireworks": "fireworks", "psutil": "fireworks", "pyarrow": "parquet"}
+_EXTRAS = {
+    "fastapi": "serve",
+    "fireworks": "fireworks",
+    "psutil": "fireworks",
+    "pyarrow": "parquet",
+    "starlette": "serve",
+    "uvicorn": "serve",
+}
 
 _TOLD = 10  # names of crystals told of, at most
 _LARGEST = 2**63  # integers beyond it no database holds

@@ -70,8 +70,9 @@ def funnel_table(funnel: Funnel, set_name: str, published: Published | None = No
         if published
         else ""
     )
+    provisional = f"{funnel.pending} crystals are pending: these rates are provisional\n" if funnel.pending else ""
     table.caption = Text(
-        f"{gone}stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n{beside}"
+        f"{gone}{provisional}stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n{beside}"
         f"stable per generated {rate_text(funnel.stable_per_generated)}\n"
         "in brackets Wilson's 95 % confidence interval"
     )

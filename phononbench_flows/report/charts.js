@@ -14,42 +14,16 @@ const Q_NAMES = {
   verdict: "exact: the verdicts", judged: "where the protocol looks", path: "on the path", commensurate: "at commensurate q-points", mesh: "on the mesh",
 };
 
-async function loadPlotly() {
-  const code = new TextDecoder().decode(await inflate("plotly"));
+async function loadLibrary(name) {
+  const code = new TextDecoder().decode(await inflate(name));
   document.head.append(element("script", { textContent: code }));
 }
-
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // Colour and kind of line of a set, by its place in the order of the report.
 function setStyle(place) {
   const palette = PALETTES[document.documentElement.dataset.theme];
   return { color: palette[place % palette.length], dash: DASHES[Math.floor(place / palette.length) % DASHES.length] };
 }
-
-function layoutOf(more) {
-  const axis = { gridcolor: colour("line"), zerolinecolor: colour("line"), linecolor: colour("line"), automargin: true };
-  const { xaxis = {}, yaxis = {}, ...rest } = more;
-  return {
-    paper_bgcolor: "transparent",
-    plot_bgcolor: "transparent",
-    font: { family: getComputedStyle(document.body).fontFamily, color: colour("ink"), size: 13 },
-    margin: { t: 16, r: 16, b: 50, l: 62 },
-    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal" },
-    modebar: { bgcolor: "transparent", color: colour("soft"), activecolor: colour("ink") },
-    xaxis: { ...axis, ...xaxis },
-    yaxis: { ...axis, ...yaxis },
-    ...rest,
-  };
-}
-
-function draw(place, traces, layout, buttons = ["toImage", "zoom2d", "pan2d", "resetScale2d"]) {
-  const config = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtons: [buttons] };
-  return Plotly.react(place, traces, layoutOf(layout), config);
-}
-
-const faded = (hex, opacity) => `${hex}${Math.round(255 * opacity).toString(16).padStart(2, "0")}`;
 
 function bandBetween(x, low, high, fill, name) {
   return {
@@ -99,7 +73,7 @@ function funnelChart(data) {
   return draw(byId("funnel-chart"), traces, {
     barmode: "stack", bargap: 0.25,
     xaxis: { title: { text: "share of the crystals generated (%)" }, range: [0, 100] },
-    yaxis: { type: "category" },
+    yaxis: { type: "category", title: { text: "set" } },
   });
 }
 
@@ -159,52 +133,5 @@ function convergenceChart(data) {
   return draw(byId("convergence-chart"), traces, {
     xaxis: { type: "log", title: { text: "crystals tested" }, dtick: 1 },
     yaxis: { title: { text: "stable per relaxed (%)" }, range: [0, 100] },
-  });
-}
-
-// Real and imaginary parts of all branches as two broken lines that meet on zero.
-function splitAtZero(bands) {
-  const parts = { real: { x: [], y: [] }, imaginary: { x: [], y: [] } };
-  const add = (part, x, y) => { parts[part].x.push(x); parts[part].y.push(y); };
-  for (const branch of bands.branches) {
-    let at = 0;
-    for (const length of bands.lengths) {
-      for (let i = at; i < at + length; i++) {
-        const [x, y] = [bands.distances[i], branch[i]];
-        if (i > at && y * branch[i - 1] < 0) {
-          const zero = bands.distances[i - 1] + ((x - bands.distances[i - 1]) * branch[i - 1]) / (branch[i - 1] - y);
-          for (const part of ["real", "imaginary"]) { add(part, zero, 0); add(part, null, null); }
-          add(y < 0 ? "imaginary" : "real", zero, 0);
-        }
-        add(y < 0 ? "imaginary" : "real", x, y);
-      }
-      for (const part of ["real", "imaginary"]) add(part, null, null);
-      at += length;
-    }
-  }
-  return parts;
-}
-
-function lowestPoint(bands) {
-  let [x, y] = [0, Infinity];
-  for (const branch of bands.branches) branch.forEach((value, i) => { if (value < y) [x, y] = [bands.distances[i], value]; });
-  return [x, y];
-}
-
-function bandsChart(place, bands, threshold) {
-  const parts = splitAtZero(bands);
-  const [x, y] = lowestPoint(bands);
-  const top = Math.max(0, ...bands.branches.map((branch) => branch.reduce((a, b) => Math.max(a, b), 0)));
-  const margin = 0.05 * (top - Math.min(y, 0) || 1);
-  const range = [Math.min(y, 0) - margin, top + margin];
-  const line = (name, ink) => ({ ...parts[name], mode: "lines", name, line: { color: ink, width: 1.5 }, hovertemplate: "%{y:.3f} THz<extra></extra>" });
-  const marker = { x: [x], y: [y], mode: "markers", marker: { symbol: "circle-open", size: 11, color: colour("imaginary"), line: { width: 2 } }, hovertemplate: "lowest: %{y:.3f} THz<extra></extra>" };
-  const level = (value, ink, dash) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: ink, width: 1, dash } });
-  const below = { type: "rect", xref: "paper", x0: 0, x1: 1, y0: range[0], y1: 0, fillcolor: colour("imaginary"), opacity: 0.07, line: { width: 0 }, layer: "below" };
-  const ticks = bands.ticks.map(([position]) => ({ type: "line", yref: "paper", x0: position, x1: position, y0: 0, y1: 1, line: { color: colour("line"), width: 1 }, layer: "below" }));
-  return draw(place, [line("real", colour("stable")), line("imaginary", colour("imaginary")), ...(bands.imaginary ? [marker] : [])], {
-    showlegend: false, hovermode: "closest", shapes: [below, ...ticks, level(0, colour("soft"), "solid"), level(threshold, colour("imaginary"), "dash")],
-    xaxis: { showgrid: false, zeroline: false, tickvals: bands.ticks.map(([position]) => position), ticktext: bands.ticks.map(([, label]) => forPlotly(label)), range: [bands.ticks[0][0], bands.ticks.at(-1)[0]] },
-    yaxis: { title: { text: "frequency (THz), imaginary as negative" }, range, zeroline: false, showgrid: false },
   });
 }

@@ -1,6 +1,7 @@
 """Structures and band structures in few bytes, for a page that holds thousands of them.
 
-What a screen can show is kept: coordinates to 1/65536 of the cell, frequencies to 1/32767 of the highest one.
+Crystals are kept as they can be saved from the page: coordinates to 2^-32 of the cell. Of frequencies there is what a
+screen can show, 1/32767 of the highest one.
 All numbers are little-endian, as every browser's are.
 """
 
@@ -30,20 +31,20 @@ def squeezed(data: bytes) -> str:
 
 
 def structure_bytes(plain: Mapping[str, Any] | None) -> bytes:
-    """A crystal as bytes: the three lattice vectors (float32, Å), fractional coordinates (uint16), atomic numbers.
+    """A crystal as bytes: the three lattice vectors (float64, Å), fractional coordinates (uint32), atomic numbers.
 
     Args:
         plain: pymatgen Structure as a dict.
 
     Returns:
-        36 bytes and seven for each atom; nothing for a crystal that is disordered or holds no known elements.
+        72 bytes and thirteen for each atom; nothing for a crystal that is disordered or holds no known elements.
     """
     numbers = _atomic_numbers(plain) if plain else []
     if not plain or not numbers:
         return b""
-    lattice = np.array(plain["lattice"]["matrix"], dtype="<f4").tobytes()
+    lattice = np.array(plain["lattice"]["matrix"], dtype="<f8").tobytes()
     inside = np.array([site["abc"] for site in plain["sites"]]) % 1.0
-    coordinates = (np.rint(inside * 65536).astype(np.int64) % 65536).astype("<u2").tobytes()
+    coordinates = (np.rint(inside * 2**32).astype(np.int64) % 2**32).astype("<u4").tobytes()
     return lattice + coordinates + bytes(numbers)
 
 
@@ -132,6 +133,7 @@ class ElementLook:
         radius: covalent radius, Å.
         row: 1 to 7, and 9 and 10 for lanthanides and actinides.
         column: 1 to 18.
+        metal: whether it is one.
     """
 
     number: int
@@ -139,6 +141,7 @@ class ElementLook:
     radius: float
     row: int
     column: int
+    metal: bool
 
 
 def element_looks() -> dict[str, ElementLook]:
@@ -159,5 +162,6 @@ def element_looks() -> dict[str, ElementLook]:
             float(covalent_radii[number]),
             row,
             column,
+            bool(element.is_metal),
         )
     return looks

@@ -59,7 +59,15 @@ class Crystals {
     byId("detail-close").addEventListener("click", () => byId("detail").close());
     byId("detail-previous").addEventListener("click", () => this.step(-1));
     byId("detail-next").addEventListener("click", () => this.step(1));
-    byId("detail").addEventListener("close", () => ["bands-chart", "structure-chart"].forEach((id) => Plotly.purge(byId(id))));
+    byId("detail").addEventListener("close", () => this.closed());
+    listenToSaving(this);
+  }
+
+  closed() {
+    Plotly.purge(byId("bands-chart"));
+    this.view?.dispose();
+    this.view = this.opened = null;
+    keepInAddress(this);
   }
 
   turn(by) {
@@ -109,6 +117,7 @@ class Crystals {
     byId("page-text").textContent = this.rows.length === this.total ? range : `${range} (${count(this.total)} in all)`;
     byId("previous-page").disabled = this.page === 0;
     byId("next-page").disabled = this.page === pages - 1;
+    keepInAddress(this);
     for (const [name] of COLUMNS) {
       const heading = byId(`column-${name}`);
       if (name === this.order.column) heading.setAttribute("aria-sort", this.order.down ? "descending" : "ascending");
@@ -125,7 +134,11 @@ class Crystals {
       lowest: value("lowest") === null ? "" : precise(value("lowest")),
       number: value("number") === null ? "" : `${value("space_group")} (${value("number")})`,
     };
-    const made = COLUMNS.map(([name]) => element("td", { class: NUMERIC.has(name) ? "number" : "" }, cells[name] ?? value(name) ?? ""));
+    const made = COLUMNS.map(([name, label]) => {
+      const cell = element("td", { class: NUMERIC.has(name) ? "number" : "" }, cells[name] ?? value(name) ?? "");
+      cell.dataset.label = label;
+      return cell;
+    });
     const line = element("tr", {}, ...made);
     line.addEventListener("click", () => this.open(row));
     return line;
@@ -147,7 +160,8 @@ class Crystals {
     byId("looks").replaceChildren(...this.looks(row));
     byId("facts").replaceChildren(...this.facts(row).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
     if (!byId("detail").open) byId("detail").showModal();
-    await plotly;
+    keepInAddress(this);
+    await libraries;
     await Promise.all([this.drawBands(row), this.drawStructure(row)]);
   }
 
@@ -204,7 +218,7 @@ class Crystals {
     const buffer = await inflateOnce("bands");
     if (row !== this.opened) return;
     const [threshold] = this.data.thresholds.protocol;
-    await bandsChart(chart, readBands(buffer, this.bandsAt.get(row), this.data.bands[row]), threshold);
+    await bandsChart(chart, readBands(buffer, this.bandsAt.get(row), this.data.bands[row]), threshold, readDensities(this.data.bands[row].dos));
     note.textContent = `Imaginary branches are red and negative; dashed: the threshold, ${thz(threshold)}. Thinned out and rounded for the screen.`;
   }
 
@@ -217,12 +231,9 @@ class Crystals {
     }
     const buffer = await inflateOnce("structures");
     if (row !== this.opened) return;
-    const symbols = structureChart(chart, readStructure(buffer, this.structureAt[row], this.columns.size[row]), this.data.elements);
-    const legend = symbols.map((symbol) => {
-      const dot = element("i");
-      dot.style.background = this.data.elements[symbol].colour;
-      return element("span", { class: "atom" }, dot, symbol);
-    });
-    note.replaceChildren(...legend, this.columns.path[row] === null ? "as read" : "relaxed");
+    this.view?.dispose();
+    this.view = new CrystalView(chart, this.data.elements);
+    const symbols = this.view.show(readStructure(buffer, this.structureAt[row], this.columns.size[row]));
+    note.replaceChildren(...elementLegend(symbols, this.data.elements), this.columns.path[row] === null ? "as read" : "relaxed");
   }
 }

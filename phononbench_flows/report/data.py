@@ -15,11 +15,13 @@ from phononbench_flows.engine.bands import Bands
 from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.report.compact import compact_bands, element_looks, structure_bytes
 from phononbench_flows.report.contents import Content
+from phononbench_flows.report.densities import Densities
 from phononbench_flows.stability import CURED, EXACT, Assessment, Evidence, explain, published_at
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables.files import heading
 from phononbench_flows.tables.frames import ranking_turns, total
 from phononbench_flows.tables.rows import Crystals
+from phononbench_flows.tables.unfinished import pending_by_set, unfinished_note
 
 # Name of a column of the page's table of crystals, and the field that it is taken from.
 _FIELDS = {
@@ -89,8 +91,10 @@ def page_data(
     columns: dict[str, list[Any]] = {name: [] for name in (*_FIELDS, "published", *(_BY_EXACT if exact else ()))}
     structures: list[bytes] = []
     refs: list[BlobRef | None] = []
+    constants: list[dict[str, Any] | None] = []
+    looks: list[dict[str, Any] | None] = []
     paths = {name: field.split(".") for name, field in _FIELDS.items()}
-    wanted = [*_FIELDS.values(), "relaxed_structure", "arrays.band_structure"]
+    wanted = [*_FIELDS.values(), "relaxed_structure", "arrays"]
     if exact:  # all of the evidence, and not parts of it besides
         wanted = [field for field in wanted if not field.startswith("evidence.")]
         wanted += ["evidence", "assessments", "results.elasticity"]
@@ -109,20 +113,24 @@ def page_data(
         structures.append(structure_bytes(structure))
         ref = document["arrays"].get("band_structure")
         refs.append(BlobRef.model_validate(ref) if ref else None)
+        constants.append(document["arrays"].get("force_constants"))
+        looks.append(document["arrays"].get("exact_looks"))
         newest = max(newest, document.get("updated_at") or "")
     thresholds = list(crystals.judged_at.thresholds)
     threshold = thresholds[0] if thresholds else 0.0
     chosen = _chosen(columns, refs, threshold, n_bands)
-    headers, parts = {}, []
+    headers, parts, densities = {}, [], Densities(store)
     for place in chosen:
         ref = refs[place]
         if ref is not None:
             compact = compact_bands(Bands.from_arrays(store.blobs.get(ref)))
-            headers[place] = compact.header(threshold)
+            headers[place] = compact.header(threshold) | {"dos": densities.of(constants[place], looks[place])}
             parts.append(compact.data)
     shown = {
         "judge": asdict(crystals.judge),
         "newest": newest,
+        "unfinished": pending_by_set(contents["leaderboard"].table),
+        "unfinished_note": unfinished_note(contents["leaderboard"].table),
         "sets": [found.model_dump(mode="json", exclude={"updated_at"}) for found in crystals.sets.values()],
         "overall": {name: _plain(value) for name, value in total(contents["leaderboard"].table).items()},
         "thresholds": _thresholds(contents.get("thresholds"), thresholds, contents["leaderboard"].table, exact),

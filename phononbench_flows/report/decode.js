@@ -26,13 +26,20 @@ function beginnings(sizes) {
 
 function readStructure(buffer, at, size) {
   const view = new DataView(buffer, at, size);
-  const n = (size - 36) / 7;
-  const vectors = [0, 1, 2].map((i) => [0, 1, 2].map((j) => view.getFloat32(4 * (3 * i + j), true)));
+  const n = (size - 72) / 13;
+  const vectors = [0, 1, 2].map((i) => [0, 1, 2].map((j) => view.getFloat64(8 * (3 * i + j), true)));
   const sites = Array.from({ length: n }, (_, i) => ({
-    number: view.getUint8(36 + 6 * n + i),
-    at: [0, 1, 2].map((j) => view.getUint16(36 + 2 * (3 * i + j), true) / 65536),
+    number: view.getUint8(72 + 12 * n + i),
+    at: [0, 1, 2].map((j) => view.getUint32(72 + 4 * (3 * i + j), true) / 4294967296),
   }));
   return { vectors, sites };
+}
+
+// The density of states as numbers; null where the page has none.
+function readDensities(dos) {
+  if (!dos) return null;
+  const step = (dos.high - dos.low) / (dos.values.length - 1);
+  return { frequencies: dos.values.map((_, i) => dos.low + i * step), densities: dos.values.map((value) => value * dos.scale) };
 }
 
 // The bytes hold, branch by branch, the step from each frequency to the next one.

@@ -1,10 +1,11 @@
 // Puts the page together: first what needs no charts, then the charts.
 
 const state = { kind: "judged", chosen: 0, rank: "per_relaxed" };
-let plotly;
+let libraries;
 
 function showHead(data) {
   const { judge, overall } = data;
+  showUnfinished(data);
   byId("judged-by").textContent =
     `Judged by protocol ${judge.protocol_name} (${judge.protocol_id}) with ${judge.potential}; newest result of ${data.newest.slice(0, 10)}.`;
   const facts = [
@@ -16,6 +17,16 @@ function showHead(data) {
     const ends = typeof value === "number" && element("small", {}, `${percent(overall[`${key}_low`])} to ${percent(overall[`${key}_high`])}`);
     return element("div", {}, element("dt", {}, name), element("dd", {}, typeof value === "number" ? percent(value) : value ?? "none", ends || null));
   }));
+}
+
+// What is still being computed is said wherever a rate is shown.
+function showUnfinished(data) {
+  const note = data.unfinished_note;
+  byId("unfinished").hidden = !note;
+  byId("unfinished").textContent = note ?? "";
+  for (const id of note ? ["leaderboard", "thresholds", "rules", "funnel", "breakdowns", "elements", "convergence"] : []) {
+    byId(id).querySelector("h2").after(element("p", { class: "hint unfinished" }, note));
+  }
 }
 
 function interval(curve, key, row, largest) {
@@ -35,7 +46,8 @@ const judgedAt = (data) => data.thresholds.kinds[state.kind] ?? { curves: {}, tu
 function ranking(data) {
   const { curves } = judgedAt(data);
   const rate = (name) => curves[name]?.[state.rank][state.chosen] ?? -1;
-  return [...data.order].sort((a, b) => rate(b) - rate(a));
+  const left = (name) => (data.unfinished[name] ? 1 : 0);
+  return [...data.order].sort((a, b) => left(a) - left(b) || rate(b) - rate(a));
 }
 
 function showBoard(data) {
@@ -57,8 +69,10 @@ function showBoard(data) {
       rates[0].append(element("span", { class: "about" }, `published rule: ${rule}`));
     }
     const numbers = [table.generated[row], table.relaxed[row], curve ? curve.stable[chosen] : 0];
-    return element("tr", { "data-set": name }, element("td", { class: "rank" }, String(place + 1)),
-      element("td", {}, name, about ? element("span", { class: "about" }, about) : null),
+    const pending = data.unfinished[name];
+    const left = pending ? element("span", { class: "badge pending" }, `${count(pending)} pending`) : null;
+    return element("tr", { "data-set": name }, element("td", { class: "rank" }, pending ? "–" : String(place + 1)),
+      element("td", {}, name, left && " ", left, about ? element("span", { class: "about" }, about) : null),
       ...numbers.map((value) => element("td", { class: "number" }, count(value))), ...rates);
   });
   byId("board").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines));
@@ -214,9 +228,11 @@ async function start() {
   document.documentElement.dataset.ready = "tables";
   // What can be read already is painted before the browser is busy with the charts.
   await new Promise((resolve) => setTimeout(resolve, 50));
-  plotly = loadPlotly();
-  await plotly;
+  libraries = Promise.all([loadLibrary("plotly"), loadLibrary("viewer")]);
+  await libraries;
   drawCharts(data);
+  listenToPaper(data);
+  followAddress(crystals);
   document.documentElement.dataset.ready = "charts";
 }
 

@@ -9,26 +9,28 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
+from phononbench_flows import views
 from phononbench_flows.report.compact import squeezed
 from phononbench_flows.report.data import PageData
 
-_SCRIPTS = ("decode.js", "text.js", "charts.js", "structure.js", "crystals.js", "cards.js", "page.js")
+_BEFORE, _AFTER = ("decode.js", "text.js"), ("charts.js", "crystals.js", "cards.js", "saving.js", "page.js")
 
 
 def render(data: PageData, title: str) -> str:
     """The page of a report.
 
     Nothing that comes from a file stands in the markup but the title, which is escaped: all of it is compressed, in
-    base64. And only the page's own script and plotly.js may run, by their hashes; the page may fetch nothing.
+    base64. And only the page's own script, plotly.js and 3Dmol.js may run, by their hashes; the page may fetch nothing.
     """
-    script, plotly = _own_script(), _plotly()
-    parts = {"data": data.tables, "structures": data.structures, "bands": data.bands, "plotly": plotly.encode()}
+    script, plotly, viewer = _own_script(), views.chart_library(), views.viewer_library()
+    parts = {"data": data.tables, "structures": data.structures, "bands": data.bands}
+    parts |= {"plotly": plotly.encode(), "viewer": viewer.encode()}
     packed = {name: squeezed(part) for name, part in parts.items()}
     return Template(_asset("page.html")).substitute(
         packed,
         title=html.escape(title),
-        csp=_policy(script, plotly),
-        css=_asset("page.css"),
+        csp=_policy(script, plotly, viewer),
+        css=_asset("page.css") + views.asset("shared.css"),
         js=script,
         footer=html.escape(_footer(data, {name: len(part) for name, part in packed.items()})),
     )
@@ -42,6 +44,7 @@ def _footer(data: PageData, sizes: dict[str, int]) -> str:
     )
     return (
         f"This file is whole: it asks nothing of any network. {said['plotly']} of it are plotly.js, "
+        f"{said['viewer']} 3Dmol.js, "
         f"{said['data']} numbers and names, {said['structures']} structures, {said['bands']} band "
         f"structures ({shown}{chosen})."
     )
@@ -62,11 +65,5 @@ def _asset(name: str) -> str:
 
 @cache
 def _own_script() -> str:
-    return "\n".join(map(_asset, _SCRIPTS))
-
-
-@cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return get_plotlyjs()
+    shared = map(views.asset, views.SCRIPTS)
+    return "\n".join([*map(_asset, _BEFORE), *shared, *map(_asset, _AFTER)])

@@ -13,6 +13,7 @@ from phononbench_flows.tables import plots
 from phononbench_flows.tables.cards import cards_table, read_cards
 from phononbench_flows.tables.files import write_table
 from phononbench_flows.tables.rows import Crystals
+from phononbench_flows.tables.unfinished import unfinished_note
 
 BANDS = 500
 """Band structures in a page unless asked otherwise."""
@@ -32,10 +33,14 @@ def write_report(store: ResultsStore, crystals: Crystals, out: Path, n_bands: in
     cards = read_cards(store, crystals)
     contents = gather(crystals) | followed(store, crystals)
     contents |= {"cards": Content("What is credible in the end", cards_table(cards))}
+    note = unfinished_note(contents["leaderboard"].table)
     for name, content in contents.items():
-        write_table(content.table, out / "tables", name, content.title)
+        write_table(content.table, out / "tables", name, content.title, note=note)
         if content.figure is not None:
-            plots.save(content.figure(content.table), out / "figures", name)
+            figure = content.figure(content.table)
+            if note:
+                figure.text(0.005, -0.02, note, fontsize=8, wrap=True, parse_math=False)
+            plots.save(figure, out / "figures", name)
     plain = [card.as_dict() for card in cards]
     (out / "cards.json").write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = out / "report.html"

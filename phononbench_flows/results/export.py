@@ -150,7 +150,7 @@ def write_results(documents: Iterable[CalculationDocument], out: Path, steps: Se
 def _with_cifs(documents: Iterable[CalculationDocument], folder: Path) -> Iterator[CalculationDocument]:
     """The documents, all of one protocol; the stable ones leave a CIF on their way."""
     protocol_id: str | None = None
-    names = _FileNames()
+    names = FileNames()
     for document in documents:
         protocol_id = protocol_id or document.protocol_id
         if document.protocol_id != protocol_id:
@@ -161,7 +161,7 @@ def _with_cifs(documents: Iterable[CalculationDocument], folder: Path) -> Iterat
         yield document
 
 
-class _FileNames:
+class FileNames:
     """Names of files for ids. Two that differ in case alone are told apart: to macOS they would be one file."""
 
     def __init__(self) -> None:
@@ -232,7 +232,7 @@ def write_cifs(folder: Path, pairs: Iterable[Pair]) -> int:
     Raises:
         ExportError: the folder holds something, or one crystal comes under two protocols.
     """
-    return _write_files(folder, ".cif", ((d.id, _cif(found)) for d, found in pairs if found is not None))
+    return _write_files(folder, ".cif", ((d.id, cif_text(found)) for d, found in pairs if found is not None))
 
 
 def write_extxyz(stream: TextIO, pairs: Iterable[Pair]) -> int:
@@ -299,7 +299,7 @@ def _write_files(folder: Path, suffix: str, texts: Iterable[tuple[str, str]]) ->
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ExportError(f"{folder} is not empty")
-    names, written = _FileNames(), set[str]()
+    names, written = FileNames(), set[str]()
     for identifier, text in texts:
         if identifier in written:
             raise ExportError(f"{identifier} was judged under two protocols: choose one")
@@ -354,10 +354,11 @@ def plain_cell(value: Any) -> Any:
 
 def write_cif(structure: Structure, path: Path) -> None:
     """Write a crystal as a CIF with every atom by itself in P1."""
-    path.write_text(_cif(structure), encoding="utf-8")
+    path.write_text(cif_text(structure), encoding="utf-8")
 
 
-def _cif(structure: Structure) -> str:
+def cif_text(structure: Structure) -> str:
+    """A crystal as the text of a CIF with every atom by itself in P1."""
     # In P1 nothing is left to a reader's idea of symmetry or origin.
     return str(CifWriter(structure))
 

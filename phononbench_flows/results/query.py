@@ -111,10 +111,10 @@ def criteria(question: CrystalQuery) -> dict[str, Any]:
         ("set", question.sets),
         ("protocol_id", question.protocols),
         ("reason", question.reasons),
-        ("formula_pretty", [_reduced(formula) for formula in question.formulas]),
+        ("formula_pretty", [reduced_formula(formula) for formula in question.formulas]),
         ("symmetry_relaxed.crystal_system", [system.title() for system in question.crystal_systems]),
         ("family.descendants", question.has_child),
-        ("symmetry_relaxed.number", list(dict.fromkeys(map(_space_group, question.space_groups)))),
+        ("symmetry_relaxed.number", list(dict.fromkeys(map(space_group_number, question.space_groups)))),
     ):
         if values:
             found[name] = _any_of(values)
@@ -203,7 +203,12 @@ def _any_of(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else {"$in": list(values)}
 
 
-def _reduced(formula: str) -> str:
+def reduced_formula(formula: str) -> str:
+    """A formula as documents have it, with its elements in their order and its numbers reduced.
+
+    Raises:
+        QueryError: it is none.
+    """
     from pymatgen.core import Composition
 
     try:
@@ -215,7 +220,12 @@ def _reduced(formula: str) -> str:
     return reduced
 
 
-def _space_group(group: str | int) -> int:
+def space_group_number(group: str | int) -> int:
+    """The number of a space group, from its number or symbol.
+
+    Raises:
+        QueryError: it is none.
+    """
     from pymatgen.symmetry.groups import SpaceGroup, sg_symbol_from_int_number
 
     text = str(group)

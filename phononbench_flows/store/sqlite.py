@@ -44,6 +44,7 @@ SortSpec = Mapping[str, Sort | int]
 _CHUNK = 256  # documents in memory at once while a query streams
 # Statements are put together (S608) from these names and literals alone; whatever the caller gives is a parameter.
 _INDEXED = ("key", "id", "set", "status", "protocol_id", "stage")
+_UPDATED = "json_extract(document, '$.updated_at')"
 _SCHEMA = (
     (
         'CREATE TABLE documents (number INTEGER PRIMARY KEY, "key" TEXT NOT NULL UNIQUE, "id" TEXT, "set" TEXT, '
@@ -54,6 +55,7 @@ _SCHEMA = (
     'CREATE INDEX by_status ON documents ("status")',
     'CREATE INDEX by_protocol ON documents ("protocol_id")',
     'CREATE INDEX by_id ON documents ("id")',
+    f"CREATE INDEX by_update ON documents ({_UPDATED})",
     f"PRAGMA user_version = {LAYOUT}",
 )
 # Keeping the row (not REPLACE) keeps its number, and so the order in which documents first came.
@@ -106,6 +108,10 @@ def _prefilter(criteria: Criteria) -> tuple[str, list[str], bool]:
             # One parameter, however long the list is.
             clauses.append(f'"{field}" IN (SELECT value FROM json_each(?))')  # noqa: S608
             parameters.append(json.dumps(list(among)))
+        elif field == "updated_at" and isinstance(since := operators.get("$gte"), str):
+            clauses.append(f"{_UPDATED} >= ?")
+            parameters.append(since)
+            exact = False
         else:
             exact = False
     return " AND ".join(clauses), parameters, exact
@@ -153,8 +159,9 @@ class SQLiteStore(Store):
     """A maggma store of JSON documents in one SQLite file, unique by ``key``.
 
     Every update is one transaction, on disk when it returns. Criteria mean what they mean in MongoDB: equality and
-    ``$in`` on the top-level strings ``key``, ``id``, ``set``, ``status`` and ``protocol_id`` narrow the search by
-    index, then every document left goes through mongomock's filter. A query reads documents in small lots: it needs
+    ``$in`` on the top-level strings ``key``, ``id``, ``set``, ``status`` and ``protocol_id``, and ``$gte`` on
+    ``updated_at``, narrow the search by index, then every document left goes through mongomock's filter. A query reads
+    documents in small lots: it needs
     little memory and holds no lock, and a document that is changed meanwhile is seen whole, either before or after.
 
     The store connects when it is first used, each process and thread by itself, so it may be forked and pickled.
@@ -286,8 +293,11 @@ class SQLiteStore(Store):
                 connection.executemany(_UPSERT, [_row(found | dict(changes[found["key"]])) for found in documents])
 
     def create_indexes(self) -> None:
-        """Make the file with its indices, if it is not there."""
-        self.connect()
+        """Make the file with its indices, if it is not there; the younger of them in a file that lacks them."""
+        try:
+            self._connection().execute(f"CREATE INDEX IF NOT EXISTS by_update ON documents ({_UPDATED})")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be written: {error}.") from error
 
     def missing_indexes(self) -> list[str]:
         """Always empty: the layout that a file was opened with has them all."""

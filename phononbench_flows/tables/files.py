@@ -76,6 +76,8 @@ _HEADINGS = {
 NARROW = 0.006
 """Intervals narrower than this are shown to a hundredth of a percent."""
 
+_JUDGED = ("per_relaxed", "per_generated", "by_", "rank_", "corrected")
+"""Columns that are provisional in the row of a set with pending crystals."""
 _PERCENT = (
     "share",
     "half_width",
@@ -89,17 +91,26 @@ _PERCENT = (
 )
 
 
-def write_table(table: pd.DataFrame, out: Path, name: str, title: str, shown: pd.DataFrame | None = None) -> list[Path]:
+def write_table(
+    table: pd.DataFrame,
+    out: Path,
+    name: str,
+    title: str,
+    shown: pd.DataFrame | None = None,
+    note: str | None = None,
+) -> list[Path]:
     """Write ``name.csv`` and ``name.md`` into a folder, which is made when needed; gives their paths.
 
-    The Markdown holds ``shown`` instead of the whole table, where that is given.
+    The Markdown holds ``shown`` instead of the whole table, where that is given, and a note above it.
     """
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"{name}.csv", out / f"{name}.md"]
     with paths[0].open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         write_csv(stream, list(table.columns), records(table))
     paths[1].write_text(
-        f"# {title}\n\n{markdown(table if shown is None else shown)}", encoding="utf-8", errors="backslashreplace"
+        f"# {title}\n\n{f'{_escaped(note)}\n\n' if note else ''}{markdown(table if shown is None else shown)}",
+        encoding="utf-8",
+        errors="backslashreplace",
     )
     return paths
 
@@ -143,15 +154,16 @@ def _is_end(name: str, table: pd.DataFrame) -> bool:
 
 
 def _shown(row: dict[str, Any], name: str) -> str:
-    value = row[name]
+    value, pending = row[name], row.get("pending")
     if value is None:
-        return ""
+        return "pending" if pending and name.startswith(_JUDGED) else ""
     if isinstance(value, str):
         return _escaped(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and name.startswith(_PERCENT):
-        return percent(value, row.get(f"{name}_low"), row.get(f"{name}_high"))
+        rate = percent(value, row.get(f"{name}_low"), row.get(f"{name}_high"))
+        return f"{rate}, {pending:,} pending" if pending and name.startswith(_JUDGED) else rate
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.2g}" if name.startswith("p_") else f"{value:.4g}"

@@ -33,6 +33,7 @@ from phononbench_flows.statistics import (
 )
 from phononbench_flows.tables.confirmed import corrected, is_confirmed
 from phononbench_flows.tables.rows import Q_POINTS, Crystals
+from phononbench_flows.tables.unfinished import ranks
 
 THRESHOLDS = tuple(float(f"{-(10**exponent):.3g}") for exponent in np.linspace(-7, 0, 71))
 """Thresholds in THz from -1e-7 to -1, ten to a decade."""
@@ -59,9 +60,10 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
 
     Columns: ``set``, ``model``, ``training_set``, ``condition``; the counts of
     :class:`~phononbench_flows.statistics.Funnel`; ``per_relaxed`` and ``per_generated`` with their intervals;
-    ``rank_per_relaxed`` and ``rank_per_generated``. Where exact frequencies decide, ``stable_by_rule`` and ``by_rule``
-    with its interval stand beside: what the published rule says, per relaxed. Where crystals are confirmed,
-    ``corrected`` (per relaxed) and ``corrected_per_generated`` with their intervals do, as far as they are available.
+    ``rank_per_relaxed`` and ``rank_per_generated``, which a set that is not finished has none of; it comes last. Where
+    exact frequencies decide, ``stable_by_rule`` and ``by_rule`` with its interval stand beside: what the published rule
+    says, per relaxed. Where crystals are confirmed, ``corrected`` (per relaxed) and ``corrected_per_generated`` with
+    their intervals do, as far as they are available.
     """
     records = []
     confirmed = is_confirmed(crystals.rows)
@@ -72,7 +74,7 @@ def funnel_table(crystals: Crystals) -> pd.DataFrame:
         records.append(_origin(about) | _record(found) | beside | (_corrected(rows, found) if confirmed else {}))
     table = pd.DataFrame(records)
     for rate in ("per_relaxed", "per_generated"):
-        table[f"rank_{rate}"] = table[rate].rank(ascending=False, method="min").astype("Int64")
+        table[f"rank_{rate}"] = ranks(table, rate)
     return table.sort_values(["rank_per_relaxed", "set"], ignore_index=True)
 
 

@@ -1,0 +1,89 @@
+"""The command that serves a store as a web application."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phononbench_flows.cli.common import DeviceOption, ProtocolOption, app, checked_set_name, err, out, sentences, stop
+from phononbench_flows.cli.results import Where
+from phononbench_flows.protocol import DEFAULT_PROTOCOL
+
+TOKEN_VARIABLE = "PHONONBENCH_SERVE_TOKEN"  # noqa: S105 - its name
+
+
+@app.command()
+def serve(
+    where: Where = None,
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen at; any but one of this machine asks for a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = 8321,
+    potential: Annotated[
+        str | None, typer.Option(help="Potential that judges uploads; without it none are taken.")
+    ] = None,
+    protocol: ProtocolOption = DEFAULT_PROTOCOL,
+    device: DeviceOption = "auto",
+    set_name: Annotated[str, typer.Option("--set", help="Name of the set that uploads become.")] = "uploads",
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where uploads and their queue are kept; `service` in the directory of results without it."),
+    ] = None,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Atoms in the cell of an upload, at most.")] = 60,
+    max_crystals: Annotated[int, typer.Option(min=1, help="Crystals taken from an uploaded file.")] = 20,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Size of an upload.")] = 2.0,
+    max_minutes: Annotated[float, typer.Option(min=0.01, help="Time that an upload is computed for.")] = 30.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Uploads that may wait.")] = 100,
+) -> None:
+    """Serve the results as a web application: explorer, pages of crystals, uploads and a JSON API."""
+    with sentences():
+        import uvicorn
+
+        from phononbench_flows.service.app import create_app
+        from phononbench_flows.service.settings import LOCAL, Judging, Limits, Settings
+        from phononbench_flows.store import configured_spec, full_spec
+
+        spec = configured_spec() if where is None else full_spec(where)
+        if spec["kind"] == "embedded" and potential is None and not (Path(spec["path"]) / "results.sqlite").is_file():
+            stop(f"there are no results in {spec['path']}")
+        token = os.environ.get(TOKEN_VARIABLE) or (None if host in LOCAL else secrets.token_urlsafe(24))
+        settings = Settings(
+            spec=spec,
+            folder=(folder or _folder(spec)).absolute(),
+            token=token,
+            hosts=LOCAL if host in LOCAL else None,
+            judging=Judging(potential, protocol, device, None, checked_set_name(set_name)) if potential else None,
+            limits=Limits(int(max_megabytes * 1e6), max_atoms, max_crystals, max_waiting, max_minutes),
+        )
+        if settings.judging is not None:
+            from phononbench_flows.potentials import check_asked
+            from phononbench_flows.protocol import load_protocol
+
+            check_asked(settings.judging.potential, device)
+            load_protocol(protocol)
+        application = create_app(settings)
+        listening = _listening(host, port)
+    # Asked for port 0, the system has chosen one.
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+    out.print(f"serving at {address}{f'?token={token}' if token else ''}", soft_wrap=True)
+    err.print("Ctrl-C ends the server; uploads that wait go on when it is started again", style="dim", soft_wrap=True)
+    uvicorn.Server(uvicorn.Config(application, log_level="warning", server_header=False)).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at an address; what is wrong with the address ends the command."""
+    try:
+        kind = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=kind)
+    except OSError as error:
+        stop(f"cannot listen at {host}, port {port}: {error.strerror or error}")
+
+
+def _folder(spec: dict[str, str]) -> Path:
+    return Path(spec["path"]) / "service" if spec["kind"] == "embedded" else Path("phononbench-service")

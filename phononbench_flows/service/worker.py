@@ -1,0 +1,149 @@
+"""The process that judges uploads, one after the other, as ``phononbench run`` judges a set.
+
+It ends with the server that started it, and when there has been nothing to do for a while. What it leaves behind when
+it is killed, the next one goes on with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from phononbench_flows import potentials
+from phononbench_flows.documents import PotentialRecord
+from phononbench_flows.engine.batch import RunEndingError
+from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.outcomes import Reason, Status
+from phononbench_flows.potentials import Potential
+from phononbench_flows.protocol import load_protocol
+from phononbench_flows.run import run_here
+from phononbench_flows.service.jobs import Job, Jobs, give_up
+from phononbench_flows.service.settings import Judging, Limits
+from phononbench_flows.sets.chunks import waiting_crystals
+from phononbench_flows.sets.ingest import CrystalSet, ingest
+from phononbench_flows.store import ResultsStore
+
+IDLE_SECONDS = 600.0
+MOST_ATTEMPTS = 3
+_PAUSE = 0.3
+
+_log = logging.getLogger(__name__)
+
+
+def crystal_set(judging: Judging) -> CrystalSet:
+    """The set that uploads become.
+
+    Raises:
+        PhononBenchError: the protocol or the potential cannot be had.
+    """
+    potentials.check_asked(judging.potential, judging.device, judging.settings)
+    known = potentials.identify(judging.potential)
+    record = PotentialRecord(
+        name=judging.potential,
+        checkpoint_sha256=known.sha256,
+        settings=potentials.checked(judging.potential, known.source, judging.settings),
+    )
+    return CrystalSet(judging.set_name, {}, load_protocol(judging.protocol), record, known.elements)
+
+
+def judge(
+    job: Job,
+    jobs: Jobs,
+    store: ResultsStore,
+    crystals: CrystalSet,
+    limits: Limits,
+    load: Callable[[], Potential],
+    device: str = "auto",
+) -> None:
+    """Judge an upload, or what is missing of it.
+
+    Raises:
+        PhononBenchError: there is nothing in it that can be judged.
+        RunEndingError: the machine cannot compute.
+    """
+    found = ingest([Path(job.file)], crystals, store, limit=limits.crystals)
+    jobs.found(job, found.keys)
+    _reject_large(store, found.keys, limits)
+    waiting = waiting_crystals(store, crystals, found.keys)
+    if waiting:
+        run_here(waiting, crystals, store, load, device=device)
+    jobs.finish(job)
+
+
+def _reject_large(store: ResultsStore, keys: list[str], limits: Limits) -> None:
+    large = {"key": {"$in": keys}, "status": Status.PENDING.value, "nsites": {"$gt": limits.atoms}}
+    for document in store.documents(large):
+        document.status, document.reason = Status.REJECTED, Reason.TOO_MANY_ATOMS
+        document.detail = f"The cell holds {document.nsites} atoms, this server takes {limits.atoms}."
+        store.put(document)
+
+
+def work(jobs: Jobs, store: ResultsStore, judging: Judging, limits: Limits, idle: float = IDLE_SECONDS) -> None:
+    """Judge uploads until there has been none for ``idle`` seconds.
+
+    Raises:
+        RunEndingError: the machine cannot compute.
+    """
+    crystals = crystal_set(judging)
+
+    @cache
+    def load() -> Potential:
+        return potentials.load(judging.potential, judging.device, judging.settings)
+
+    last = time.monotonic()
+    while time.monotonic() - last < idle:
+        job = jobs.start()
+        if job is None:
+            time.sleep(_PAUSE)
+            continue
+        _judge_or_fail(job, lambda job: judge(job, jobs, store, crystals, limits, load, judging.device), jobs, store)
+        last = time.monotonic()
+
+
+def _judge_or_fail(job: Job, judged: Callable[[Job], None], jobs: Jobs, store: ResultsStore) -> None:
+    if job.attempts > MOST_ATTEMPTS:
+        detail = f"It ended the process that judged it {MOST_ATTEMPTS} times."
+        give_up(store, job.keys, detail)
+        jobs.fail(job, detail)
+        return
+    try:
+        judged(job)
+    except RunEndingError:
+        raise
+    except PhononBenchError as error:
+        jobs.fail(job, str(error))
+    # One upload must not keep the others from being judged.
+    except Exception as error:  # noqa: BLE001 - logged, and told
+        _log.exception("upload %s", job.id)
+        jobs.fail(job, f"It could not be judged: {type(error).__name__}.")
+
+
+def _end_with(stream: Any) -> None:
+    """The server holds the other end of standard input: when it is gone, so is this process."""
+    stream.buffer.read()
+    os._exit(0)
+
+
+def main() -> None:
+    """Judge uploads; standard input's first line is a JSON object of what the server was started with."""
+    told: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    jobs = Jobs(Path(told["folder"]))
+    # An older worker may still be about to end.
+    with (jobs.folder / "worker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with ResultsStore.open(told["spec"]) as store:
+            work(jobs, store, Judging(**told["judging"]), Limits(**told["limits"]))
+
+
+if __name__ == "__main__":
+    main()
