@@ -2,7 +2,7 @@
 
 The forces of each displacement are turned by the operations that leave the displaced atom in place, and what they are
 linear in is found by a pseudo-inverse; the other atoms' force constants are those of an equivalent one, turned. phonopy
-does the first in a loop over atoms, operations and displacements, which takes five times as long.
+does the first in a loop over atoms, operations and displacements, which takes ten times as long.
 """
 
 from __future__ import annotations

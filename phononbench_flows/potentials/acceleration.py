@@ -59,6 +59,7 @@ class FastestForm(ModelInterface):
     Attributes:
         form: ``plain``, or the setting that gives the form that computes now.
         measured: seconds that the forms took for the batch, or why one is not used.
+        patience: seconds of a run before that is measured.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class FastestForm(ModelInterface):
         self._device, self._dtype = plain.device, plain.dtype
         self._compute_stress, self._compute_forces = plain.compute_stress, plain.compute_forces
         self._plain, self._used, self._others = plain, plain, dict(others)
-        self._patience, self._began, self._largest = patience, 0.0, 0
+        self.patience, self._began, self._largest = patience, 0.0, 0
         self._choosing = Lock()
 
     def forward(self, state: ts.SimState, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -97,7 +98,7 @@ class FastestForm(ModelInterface):
         """Whether the run is long enough to be worth it, and this a usual batch and not a last small one."""
         self._began = self._began or time.monotonic()
         self._largest = max(self._largest, state.n_atoms)
-        return time.monotonic() - self._began >= self._patience and 2 * state.n_atoms >= self._largest
+        return time.monotonic() - self._began >= self.patience and 2 * state.n_atoms >= self._largest
 
     def _choose(self, state: ts.SimState, **kwargs: Any) -> dict[str, torch.Tensor]:
         wanted, best = _timed(self._plain, state, **kwargs)
