@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from pymatgen.core import Lattice, Structure
+from cubic_crystals import FCC_SITES, cubic
+from pymatgen.core import Structure
 
 # Consoles keep the width that is told when they are made; tests tell another when they run a command.
 os.environ.pop("COLUMNS", None)
@@ -38,13 +39,6 @@ def new_process(monkeypatch):
 
     monkeypatch.setattr(machine, "_broken", [])
     monkeypatch.setattr(passing, "_logged", set())
-
-
-def cubic(a: float, species: list[str], coords: list[list[float]]) -> Structure:
-    return Structure(Lattice.cubic(a), species, coords)
-
-
-FCC_SITES = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import FCC_SITES, cubic
+from cubic_crystals import FCC_SITES, cubic
 from pymatgen.io.cif import CifWriter
 from typer.testing import CliRunner
 

@@ -93,6 +93,7 @@ def test_the_commands_look_before_they_import(name, text, arguments, place):
     environment = os.environ | {"PHONONBENCH_MONGO_URI": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=60000"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    *where, line = done.stderr.splitlines()
+    assert all(each.startswith(("results: ", "LaunchPad: ")) for each in where)
     assert line.startswith("phononbench: ")
     assert name in line

@@ -337,6 +337,10 @@ CALLS = {"lt", "le", "gt", "ge", "less", "less_equal", "greater", "greater_equal
 CALLS |= {"searchsorted", "bisect", "bisect_left", "bisect_right", "digitize"}
 OPERATORS = {"$lt", "$lte", "$gt", "$gte"}
 ALLOWED = {
+    ("confirmation/draw.py", "store.query(wanted, [MINIMUM])"),  # strata of a draw: near to zero, and far
+    ("confirmation/draw.py", "{MINIMUM: {'$gt': -edge, '$lt': edge}}"),
+    ("engine/following.py", "energies[lowest] >= -_LOWER"),  # energies along a mode
+    ("engine/proofs.py", "_cost_to_confirm(search.lowest, distances) < missing"),  # what is cheaper
     ("engine/elasticity.py", "abs(found.lowest) < _DOUBTFUL"),  # which elastic constants are computed twice
     ("results/query.py", "threshold > 0"),  # what a person gives, checked as protocol.py checks its own
     ("results/query.py", "-math.inf < threshold < math.inf"),

@@ -15,7 +15,8 @@ import os, signal, sys
 from phononbench_flows import witness
 witness.begin()
 assert witness.is_watching()
-with witness.watched({"kind": "embedded", "path": sys.argv[1]}, ["toys-0@" + sys.argv[2]]):
+with witness.until_the_end():
+    witness.tell({"kind": "embedded", "path": sys.argv[1]}, ["toys-0@" + sys.argv[2]])
     os.kill(os.getpid(), getattr(signal, sys.argv[3]))
 """
 

@@ -237,6 +237,8 @@ def _steps(named: Sequence[str], own: Sequence[str]) -> list[Step]:
     """The steps that documents name, as far as they are installed here or the user names them himself."""
     from phononbench_flows.steps import find_step, installed_step
 
+    for name in own:
+        find_step(name)  # what is wrong with it is said, whether a document names it or not
     foreign = [name for name in named if ":" in name and name not in own]
     for name in map(harmless, foreign):
         hint = "it is code that a document names; for them, --step names it too"

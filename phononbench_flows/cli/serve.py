@@ -10,8 +10,19 @@ from typing import Annotated
 
 import typer
 
-from phononbench_flows.cli.common import DeviceOption, ProtocolOption, app, checked_set_name, err, out, sentences, stop
+from phononbench_flows.cli.common import (
+    DeviceOption,
+    ProtocolOption,
+    app,
+    checked_set_name,
+    chosen_protocol,
+    err,
+    out,
+    sentences,
+    stop,
+)
 from phononbench_flows.cli.results import Where
+from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import DEFAULT_PROTOCOL
 
 TOKEN_VARIABLE = "PHONONBENCH_SERVE_TOKEN"  # noqa: S105 - its name
@@ -42,6 +53,7 @@ def serve(
     max_waiting: Annotated[int, typer.Option(min=1, help="Uploads that may wait.")] = 100,
 ) -> None:
     """Serve the results as a web application: explorer, pages of crystals, uploads and a JSON API."""
+    chosen_protocol(protocol)
     with sentences():
         import uvicorn
 
@@ -58,15 +70,15 @@ def serve(
             folder=(folder or _folder(spec)).absolute(),
             token=token,
             hosts=LOCAL if host in LOCAL else None,
-            judging=Judging(potential, protocol, device, None, checked_set_name(set_name)) if potential else None,
+            judging=Judging(potential, protocol, device, None, checked_set_name(set_name))
+            if potential is not None
+            else None,
             limits=Limits(int(max_megabytes * 1e6), max_atoms, max_crystals, max_waiting, max_minutes),
         )
         if settings.judging is not None:
             from phononbench_flows.potentials import check_asked
-            from phononbench_flows.protocol import load_protocol
 
             check_asked(settings.judging.potential, device)
-            load_protocol(protocol)
         application = create_app(settings)
         listening = _listening(host, port)
     # Asked for port 0, the system has chosen one.
@@ -81,8 +93,9 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         kind = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=kind)
-    except OSError as error:
-        stop(f"cannot listen at {host}, port {port}: {error.strerror or error}")
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "that is no name of a host"
+        stop(f"cannot listen at {harmless(host)[:80]}, port {port}: {why}")
 
 
 def _folder(spec: dict[str, str]) -> Path:

@@ -186,7 +186,7 @@ def _readable(lp: LaunchPad, kinds: list[Kind]) -> Check:
             return Check(name, State.FAILED, said, "install in this environment what the jobs were submitted with")
     if not kinds:
         return Check(name, State.OK, "nothing waits")
-    return Check(name, State.OK, f"{len(kinds)} kinds of fireworks can be read")
+    return Check(name, State.OK, f"{len(kinds)} kind{'' if len(kinds) == 1 else 's'} of fireworks can be read")
 
 
 def _same_version(kinds: list[Kind]) -> Check:

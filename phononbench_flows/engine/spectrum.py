@@ -83,9 +83,7 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
     same = drawn.shape == places["path"].shape and np.abs(drawn - places["path"]).max() < _SAME_Q
     if not same:
         places["drawn"] = drawn
-    # As phonopy has it: with its own pairs, and nothing cured.
-    between = interpolation(phonon, tolerance=tolerance, take_out_rotations=False)
-    values = between.frequencies(np.concatenate(list(places.values())))
+    values = _frequencies(phonon, np.concatenate(list(places.values())))
     parts = np.split(values, np.cumsum([len(q) for q in places.values()])[:-1])
     found = {place: Frequencies(q, part) for (place, q), part in zip(places.items(), parts, strict=True)}
     gamma = found["gamma"].values[0]
@@ -97,6 +95,14 @@ def spectrum(phonon: Phonopy, settings: SpectrumSettings) -> Spectrum:
         mesh=found["mesh"],
         gamma_optical=float(optical.min()) if len(optical) else None,
     )
+
+
+def _frequencies(phonon: Phonopy, points: np.ndarray) -> np.ndarray:
+    """Frequencies (n_q, n_bands) in THz as phonopy has them: with its own pairs, and nothing cured."""
+    if phonon.nac_params is not None:  # fields of long waves, which DFT brings along
+        return np.array(phonon.run_qpoints(points).frequencies)
+    between = interpolation(phonon, tolerance=phonon.symmetry.tolerance, take_out_rotations=False)
+    return between.frequencies(points)
 
 
 def mesh_points(cell: PhonopyAtoms, mesh: tuple[int, int, int], symprec: float) -> np.ndarray:

@@ -80,6 +80,7 @@ def run_steps(keys: Sequence[str], steps: Sequence[Step], store: ResultsStore, t
                 document.potential = tools.potential.record()
             failed = document.status == Status.FAILED
             name = steps[stages.index(document.stage)].name if failed else str(document.stage)
+            document.provenance = provenance
             document.provenance_by_step = document.provenance_by_step | {name: provenance}
             goes_on = document.status == Status.PENDING and document.stage != steps[-1].name
             admission.passed(document, goes_on=goes_on)

@@ -13,7 +13,13 @@ from typing import Any
 
 from phononbench_flows.stability import Assessment, Evidence, Look, Stability
 from phononbench_flows.store.collection import Collection, StoreError
-from phononbench_flows.store.mongo import CALCULATION_INDEXES, CRYSTAL_INDEXES, OLD_CRYSTALS, MongoCollection
+from phononbench_flows.store.mongo import (
+    CALCULATION_INDEXES,
+    CONFIRMATION_INDEXES,
+    CRYSTAL_INDEXES,
+    OLD_CRYSTALS,
+    MongoCollection,
+)
 from phononbench_flows.store.specs import Spec, full_spec
 from phononbench_flows.store.sqlite import LAYOUT, MIGRATED_LAYOUT, SQLiteStore
 
@@ -40,7 +46,8 @@ def migrate(spec: Spec | str | Path, on_documents: Callable[[int], None] = lambd
     if full["kind"] == "mongo":
         crystals = MongoCollection(full["database"], "crystals", CRYSTAL_INDEXES)
         calculations = MongoCollection(full["database"], "calculations", CALCULATION_INDEXES)
-        for collection in (crystals, calculations):
+        confirmations = MongoCollection(full["database"], "confirmations", CONFIRMATION_INDEXES)
+        for collection in (crystals, calculations, confirmations):
             collection.create_indexes()
         return _rewrite(crystals, OLD_CRYSTALS, crystals, calculations, crystals.remove, on_documents)
     return _migrate_directory(Path(full["path"]), on_documents)

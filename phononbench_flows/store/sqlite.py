@@ -44,7 +44,8 @@ SortSpec = Mapping[str, Sort | int]
 _CHUNK = 256  # documents in memory at once while a query streams
 # Statements are put together (S608) from these names and literals alone; whatever the caller gives is a parameter.
 _INDEXED = ("key", "id", "set", "status", "protocol_id", "stage")
-_UPDATED = "json_extract(document, '$.updated_at')"
+# A damaged document, which others must not suffer from, has no time.
+_UPDATED = "CASE WHEN json_valid(document) THEN json_extract(document, '$.updated_at') END"
 _SCHEMA = (
     (
         'CREATE TABLE documents (number INTEGER PRIMARY KEY, "key" TEXT NOT NULL UNIQUE, "id" TEXT, "set" TEXT, '

@@ -202,6 +202,10 @@ BUNDLES = (
 )
 SECONDS = ("-1", "x", "", "nan", "inf", "-inf", "1e999", "1e300", LONG)
 SUBMIT = ("submit", "crystals", "--set", "x", "--potential", TOY, "-l", "away.yaml")
+FOLLOW = ("follow", "--set", "A", "--potential", TOY, "--out", "good")
+CONFIRM = ("confirm", "good", "--set", "A", "--n", "1", "--write", "w")
+IMPORT = ("confirm", "good", "--set", "A", "--import", "file")
+SERVE = ("serve", "good", "--port", "0")
 ABOUT = ("nonsense=1", "parameters=-1", "n_generated=x", "condition=1", *FILES)
 CONDITIONS = ("gap", "=1", "a b=1", "gap=1e999", f"gap={'9' * 40}", f"gap=-{'9' * 400}", "gap=\udcff")
 DEVICES = ("gpu", "", "cuda:", "cuda:x", "cpu;rm")
@@ -327,6 +331,8 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("query", "good"), "--format", ("cif", *WORDS)),
     (("query", "good"), "--limit", LIMITS),
     (("query", "good"), "--stable-under", LIMITS),
+    (("query", "good"), "--has-child", WORDS),
+    (("query", "good", "--format", "csv"), "--step", ("os:system", "no.such:STEP", ":", *WORDS)),
     (("hull", "good"), "--reference", NOT_THERE),
     (("hull", "good"), "--entries", NOT_THERE),
     (("hull", "good", "--entries", "file"), "--write-entries", NEW_FILES),
@@ -342,6 +348,57 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("card", "good"), "--near-hull", ("-1", "x", "nan", "inf", "1e999", "")),
     (("committee", "good"), "--out", NEW_FOLDERS),
     *((command, "RESULTS", STORES) for command in [("card",), ("committee",), ("hull", "--entries", "file")]),
+    *(
+        (FOLLOW, option, values)
+        for option, values in {
+            "--set": SETS,
+            "--potential": POTENTIALS,
+            "--setting": SETTINGS,
+            "--protocol": PROTOCOLS,
+            "--out": ("file", "file/below", "/dev/null", "a\0b", LONG),
+            "--reference": NOT_THERE,
+            **dict.fromkeys(("--generations", "--atoms", "--modes", "--children", "--limit"), LIMITS),
+            "--device": DEVICES,
+            "--batch-atoms": LIMITS,
+            "--workers": LIMITS,
+        }.items()
+    ),
+    (("confirm", "--set", "A", "--n", "1", "--write", "w"), "RESULTS", STORES),
+    *(
+        (CONFIRM, option, values)
+        for option, values in {
+            "--set": ("nobody", "../x", *WORDS),
+            "--n": LIMITS,
+            "--by": ("nonsense", "{", '{"a": {"$regex": "("}}'),
+            "--where": ("{", "[]", "null", '{"$nonsense": 1}', "a\0b", LONG),
+            "--seed": ("x", "1.5", "nan"),
+            "--maker": ("nobody", "os.system", "no.such.Maker", "", "a\0b", LONG),
+            "--settings": (*FILES, "file", "a\0b", LONG),
+            "--write": NEW_FOLDERS,
+            "--protocol": PROTOCOLS,
+        }.items()
+    ),
+    (CONFIRM[:-2], "--launchpad", PAD_FILES),
+    (("confirm", "good", "--set", "A", "--collect"), "--job-store", (*FILES, "file", "a\0b", LONG)),
+    (("confirm", "good", "--set", "A"), "--import", NOT_THERE),
+    (IMPORT, "--column", ("x", "id=", "nonsense=1", *WORDS)),
+    (IMPORT, "--threshold", ("nan", "inf", "x", "1e999", "")),
+    # Words to note, of which any will do; the file is no table.
+    *(
+        (("confirm", "good", "--set", "A", "--import", "file"), each, WORDS)
+        for each in ("--functional", "--code", "--as")
+    ),
+    (("serve", "--port", "0"), "RESULTS", [each for each in STORES if each not in {"rotten", "strange"}]),
+    (("serve", "good"), "--host", ("nowhere.invalid", "256.1.1.1", "a b", "a\0b", "\udcff", LONG)),
+    (("serve", "good"), "--port", ("-1", "65536", "x", "nan")),
+    *(
+        ((*SERVE, "--potential", TOY), option, values)
+        for option, values in {"--protocol": PROTOCOLS, "--device": DEVICES, "--set": SETS}.items()
+    ),
+    (SERVE, "--potential", POTENTIALS),
+    (SERVE, "--folder", NEW_FOLDERS),
+    *((SERVE, option, LIMITS) for option in ("--max-atoms", "--max-crystals", "--max-waiting")),
+    *((SERVE, option, ("0", "-1", "x", "nan", "")) for option in ("--max-megabytes", "--max-minutes")),
     (("query", "good", "--format", "csv"), "--out", NEW_FILES),
     (("query", "good", "--format", "cif"), "--out", ("pipe.csv", *NEW_FOLDERS)),
     (("show",), "ID", ("nobody", "../../x", *WORDS)),

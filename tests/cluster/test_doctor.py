@@ -52,7 +52,7 @@ def test_a_healthy_place(lp, file, mongo_database):
     assert not any("failed" in row for row in rows)
     for expected in (
         "phonopy",
-        "3 kinds of fireworks can be read",
+        "1 kind of fireworks can be read",
         "potential toy_potentials:lj",
         "OutputsStore answers",
     ):

@@ -75,12 +75,8 @@ def chunks_on(lp: LaunchPad, set_name: str = "toys") -> Counter[tuple[str, ...]]
     found: Counter[tuple[str, ...]] = Counter()
     for document in lp.workflows.find({"metadata.set": set_name}):
         fireworks = [lp.get_fw_dict_by_id(number) for number in document["nodes"]]
-        fireworks.sort(key=lambda fw: fw["spec"]["_priority"])
-        assert [fw["name"] for fw in fireworks] == ["relaxation", "force constants", "spectrum"]
-        assert [fw["state"] for fw in fireworks] == ["READY", "WAITING", "WAITING"]
-        jobs = [fw["spec"]["_tasks"][0]["job"] for fw in fireworks]
-        assert [job["function_args"][0]["uuid"] for job in jobs[1:]] == [job["uuid"] for job in jobs[:2]]
-        found[tuple(jobs[0]["function_args"][0])] += 1
+        assert [(fw["name"], fw["state"]) for fw in fireworks] == [("stability of a chunk", "READY")]
+        found[tuple(fireworks[0]["spec"]["_tasks"][0]["job"]["function_args"][0])] += 1
     numbers = [n for document in lp.workflows.find({"metadata.set": set_name}) for n in document["nodes"]]
     assert sorted(fw["fw_id"] for fw in lp.fireworks.find({"spec.set": set_name})) == sorted(numbers)
     return found
@@ -109,17 +105,11 @@ def test_fireworks_are_routed_and_can_be_asked_for_by_set(lp, hand_out):
     crystals = crystal_set()
     hand_out(waiting(3, crystals))
     hand_out(waiting(3, crystal_set("others")), crystal_set("others"))
-    specs = {fw["name"]: fw["spec"] for fw in lp.fireworks.find({"spec.set": "toys"})}
-    assert {name: spec["_category"] for name, spec in specs.items()} == {
-        "relaxation": "gpu",
-        "force constants": "gpu",
-        "spectrum": "cpu",
-    }
-    assert specs["relaxation"]["_priority"] < specs["force constants"]["_priority"] < specs["spectrum"]["_priority"]
-    assert specs["relaxation"]["protocol_id"] == crystals.protocol_id
+    [firework] = lp.fireworks.find({"spec.set": "toys"})
+    assert (firework["spec"]["_category"], firework["spec"]["protocol_id"]) == ("gpu", crystals.protocol_id)
     assert lp.get_wf_ids({"metadata.set": "toys"}) != lp.get_wf_ids({"metadata.set": "others"})
     assert lp.checkout_fw(FWorker(category="cpu"), "") == (None, None)
-    assert lp.checkout_fw(FWorker(category=["gpu", "cpu"]), "")[0].name == "relaxation"
+    assert lp.checkout_fw(FWorker(category=["gpu", "cpu"]), "")[0].name == "stability of a chunk"
 
 
 def test_documents_hold_plain_types_and_no_store(lp, hand_out):
@@ -344,7 +334,7 @@ def test_initialising_resets_nothing(lp, hand_out):
     init_launchpad(lp)
     assert missing_indexes(lp) == []
     assert list(lp.fw_id_assigner.find()) == [counters]
-    assert lp.fireworks.count_documents({}) == 3
+    assert lp.fireworks.count_documents({}) == 1
     for name in INDEXES:
         lp.db[name].drop_indexes()
     assert any(each.startswith(LEDGER) for each in missing_indexes(lp))

@@ -29,7 +29,7 @@ from phononbench_flows.cluster.janitor import Limits, Report, look_after
 from phononbench_flows.cluster.launchpad import init_launchpad, launchpad_settings
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.cluster.worker import work
-from phononbench_flows.flows import ChunkMaker, step_runs, time_limit
+from phononbench_flows.flows import ChunkMaker, time_limit
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore, saving
 from phononbench_flows.store.connection import mongo_uri
@@ -273,34 +273,34 @@ def _make_deadly(number: int) -> None:
 
 def _end_time_after(crystals: int) -> None:
     time_limit.begin_nothing_after(3600)
-    finish, left = step_runs._finish, count(crystals - 1, -1)
+    save, left = saving.Saver.save, count(crystals - 1, -1)
 
     def counted(*args) -> None:
-        finish(*args)
+        save(*args)
         if next(left) == 0:
             time_limit.begin_nothing_after(0)
 
-    step_runs._finish = counted
+    saving.Saver.save = counted
 
 
 def _end_in(step: str) -> None:
-    finish = step_runs._finish
+    save = saving.Saver.save
 
-    def killed(document, *rest) -> None:
+    def killed(saver, document, arrays) -> None:
         if document.stage == step:
             os.kill(os.getpid(), signal.SIGKILL)
-        finish(document, *rest)
+        save(saver, document, arrays)
 
-    step_runs._finish = killed
+    saving.Saver.save = killed
 
 
 def _tell_of(file: str) -> None:
     saving.PACE_SECONDS = 0.0  # what is told of is in the store, so that what a kill costs can be counted
-    finish = step_runs._finish
+    save = saving.Saver.save
 
-    def told(document, *rest) -> None:
+    def told(saver, document, arrays) -> None:
         with Path(file).open("a") as lines:
             lines.write(f"{document.key} {document.stage}\n")
-        finish(document, *rest)
+        save(saver, document, arrays)
 
-    step_runs._finish = told
+    saving.Saver.save = told

@@ -92,7 +92,7 @@ def test_a_molecule_is_passed_through():
 def test_a_crystal_that_fails_harms_no_other(fcc):
     document = judged(fcc)
     tools = Tools(protocol(), potentials.load(TOY, "cpu"))
-    crystal = StepInput(document, lambda: fcc, lambda _: {})
+    crystal = StepInput(document, lambda: fcc, {}.__getitem__)
     [constants] = hold([partial(find_step("force_constants").compute, crystal, tools)], tools.model)
     good = replace(crystal, read_arrays=lambda _: constants.result.arrays())
     compute = find_step("elasticity").compute

@@ -185,7 +185,7 @@ def test_it_runs_through_fireworks_and_survives_a_kill(chunk, mongo_database, mo
     log = tmp_path / "log"
     monkeypatch.setenv("DENSITY_LOG", str(log))
     monkeypatch.setenv("DENSITY_SLEEP", "2")
-    worker = start_worker(mongo_database, tmp_path / "work")
+    worker = start_worker(mongo_database, tmp_path / "work", finished=str(tmp_path / "finished"))
     wait_for(lambda: log.exists() and len(log.read_text().splitlines()) == 2)
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(60)

@@ -501,7 +501,7 @@ def test_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert store.missing_indexes() == []
     assert open_store("there") is open_store(spec)
     files = sorted(file.name for file in (tmp_path / "there").glob("*.sqlite"))
-    assert files == ["crystals.sqlite", "results.sqlite", "sets.sqlite"]
+    assert files == ["confirmations.sqlite", "crystals.sqlite", "results.sqlite", "sets.sqlite"]
     assert full_spec("./mongo:x") == {"kind": "embedded", "path": str(tmp_path / "mongo:x")}
     assert full_spec(Path("mongo")) == {"kind": "embedded", "path": str(tmp_path / "mongo")}
 
