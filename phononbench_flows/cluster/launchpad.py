@@ -31,7 +31,7 @@ LEDGER = "phononbench_chunks"
 TWO_SERVERS = "PHONONBENCH_TWO_SERVERS"
 """The variable by which the queue may be on another server than the results."""
 
-GPU, CPU = "gpu", "cpu"
+GPU = "gpu"
 """Categories of the jobs: a worker takes those of the categories in its FWorker file."""
 
 INDEXES: dict[str, list[IndexModel]] = {

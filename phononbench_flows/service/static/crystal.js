@@ -115,7 +115,7 @@ async function showBands(found) {
     return;
   }
   const bands = await ask(`${base}/phonons`);
-  bands.imaginary = Math.min(...bands.branches.map((branch) => Math.min(...branch))) < found.threshold;
+  bands.imaginary = found.document.status === "unstable";
   drawn = () => bandsChart(byId("bands-chart"), bands, found.threshold, bands.dos);
   await drawn();
   byId("bands-note").textContent = "Imaginary branches are red and negative; dashed: what counts as imaginary. A click on a band shows its motion.";
