@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -248,6 +249,9 @@ def submit(
         out.print(f"{number} crystals left alone, since they wait {place}", soft_wrap=True)
 
 
+_CHUNK = re.compile(r"[0-9a-f]{24}-[0-9]{1,9}")
+
+
 @app.command("chunks")
 def show_chunks(
     set_name: Annotated[str | None, typer.Option("--set", help="Only this set's.")] = None,
@@ -262,6 +266,9 @@ def show_chunks(
     """Show the chunks that were handed out, and take some of them back, to be handed out anew."""
     if set_name is not None:
         checked_set_name(set_name)
+    for name in forget or ():
+        if not _CHUNK.fullmatch(name):
+            stop(f"--forget {name[:80]!r}: that is no chunk, such as {'0' * 24}-0; `phononbench chunks` shows them")
     with sentences():
         spec = mongo_spec(store)
         lp = opened_launchpad(launchpad_file, spec)
