@@ -15,6 +15,7 @@ from phononbench_flows.cli.common import (
     ProtocolOption,
     app,
     checked_set_name,
+    checked_target,
     chosen_protocol,
     err,
     out,
@@ -54,6 +55,7 @@ def serve(
 ) -> None:
     """Serve the results as a web application: explorer, pages of crystals, uploads and a JSON API."""
     chosen_protocol(protocol)
+    checked_target(folder, folder=True)
     with sentences():
         import uvicorn
 
