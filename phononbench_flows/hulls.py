@@ -20,7 +20,7 @@ from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import CalculationDocument, PotentialRecord
+from phononbench_flows.documents import CalculationDocument, CrystalDocument, PotentialRecord
 from phononbench_flows.engine.hull import AboveHull, Energy, above_hull
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.files import read_regular, replacing
@@ -178,8 +178,10 @@ def _relaxed(
             )
     known = _Known(crystals=ReferenceSet(PROTOCOL), failed=found.unusable)
     for lot in batched(keys, _LOT):
-        for document in kept.documents({"key": {"$in": list(lot)}}):
-            _take(known, document, kept, found.names[document.key])
+        documents = list(kept.documents({"key": {"$in": list(lot)}}))
+        as_read = {crystal.id: crystal for crystal in kept.crystals([document.id for document in documents])}
+        for document in documents:
+            _take(known, document, as_read.get(document.id), found.names[document.key])
     return known
 
 
@@ -195,8 +197,7 @@ def _loader(record: PotentialRecord, device: str, watchers: HullWatchers) -> Cal
     return load
 
 
-def _take(known: _Known, document: CalculationDocument, kept: ResultsStore, name: str) -> None:
-    crystal = kept.crystal(document.id)
+def _take(known: _Known, document: CalculationDocument, crystal: CrystalDocument | None, name: str) -> None:
     if known.crystals is not None and crystal is not None and crystal.structure is not None:
         known.crystals.add(name, stored_structure(crystal.structure, crystal.id))
     if document.relaxation is None or document.relaxed_structure is None or document.formula_pretty is None:
@@ -219,7 +220,7 @@ def read_entries(path: Path, record: PotentialRecord) -> list[Energy]:
     wrong = f"{path} is no JSON list of pymatgen's ComputedEntry"
     try:
         plain = json.loads(read_regular(path, _MOST_BYTES))
-        given = [ComputedEntry.from_dict(each) for each in plain]
+        given = [_entry(each) for each in plain]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HullError(f"{wrong}: {type(error).__name__}: {error}") from error
     if not isinstance(plain, list):
@@ -234,6 +235,17 @@ def read_entries(path: Path, record: PotentialRecord) -> list[Energy]:
                 "have no hull"
             )
     return [Energy(entry.composition.reduced_formula, entry.energy_per_atom) for entry in given]
+
+
+def _entry(plain: Mapping[str, Any]) -> ComputedEntry:
+    """An entry from numbers and words alone: its own ``from_dict`` imports and calls whatever class the file names."""
+    correction = float(plain["correction"])
+    return ComputedEntry(
+        Composition(plain["composition"]),
+        float(plain["energy"]),
+        correction=correction,
+        parameters=dict(plain.get("parameters") or {}),
+    )
 
 
 def _write_entries(path: Path, energies: Sequence[Energy], record: PotentialRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,22 @@ def test_energies_of_another_potential_are_refused(judged, tmp_path):
         assert result.exit_code == 2, told
         assert "no JSON list of pymatgen's ComputedEntry" in told
     assert invoke("hull", judged)[0].exit_code == 2
+
+
+def test_a_file_of_energies_runs_no_code(judged, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("class Trap: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    trap = {"@module": "trap", "@class": "Trap", "@version": None}
+    entries = [
+        {"composition": {symbol: 1.0}, "energy": -3.0, "correction": 0.0, "parameters": {"potential": TOY, "x": trap}}
+        | {"energy_adjustments": [trap], "data": {"x": trap}}
+        for symbol in ("Cu", "Ag", "Au")
+    ]
+    file = tmp_path / "entries.json"
+    file.write_text(json.dumps(entries))
+    result, told = invoke("hull", judged, "--entries", file)
+    assert result.exit_code == 0, told
+    assert "trap" not in sys.modules
 
 
 def test_references_are_relaxed_as_every_preset_asks():

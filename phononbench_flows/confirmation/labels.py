@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,20 @@ import pandas as pd
 import phonopy
 from pymatgen.core import Structure
 from pymatgen.io.phonopy import get_pmg_structure
+from yaml import YAMLError
+from yaml.constructor import ConstructorError
 
 from phononbench_flows.confirmation.collect import judge
 from phononbench_flows.confirmation.draw import ConfirmationError
 from phononbench_flows.documents import ConfirmationDocument
-from phononbench_flows.files import read_regular
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.sets.identity import crystal_id
 from phononbench_flows.stability import PUBLISHED, Stability, labelled
 from phononbench_flows.structures import ReferenceSet, Rejection, parse, stored_structure
+from phononbench_flows.structures.formats.phonopy_files import plain_content
 from phononbench_flows.structures.formats.released import SAYS
+from phononbench_flows.structures.raw import ReadLimits, RejectedError, TooLargeError
+from phononbench_flows.structures.streams import open_regular, read_whole, split_compression, unpacked
 from phononbench_flows.structures.text import as_text
 from phononbench_flows.symmetry import symmetry
 
@@ -166,10 +169,11 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _text(path: Path) -> str:
     """The text of a file, packed or not."""
-    unpack: Any = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
     try:
-        return as_text(unpack(read_regular(path, _MOST)))
-    except (OSError, EOFError, lzma.LZMAError) as error:
+        with open_regular(path) as stream:
+            plain = unpacked(stream, split_compression(path.name)[1], path.stat().st_size, ReadLimits())
+            return as_text(read_whole(plain, _MOST))
+    except (OSError, EOFError, ValueError, LZMAError, TooLargeError, RejectedError) as error:
         raise ConfirmationError(f"{path} cannot be read: {error}") from error
 
 
@@ -220,8 +224,12 @@ def _is_phonopy(path: Path) -> bool:
 
 def _phonopy(path: Path, crystals: _Crystals, how: Labelling, store: ResultsStore, protocol: Protocol) -> _Said:
     """The one crystal of a phonopy file, judged by its force constants."""
-    if "!!python" in _text(path):  # which phonopy's loader would run
-        raise ConfirmationError(f"{path} holds code, and is not read")
+    try:
+        plain_content(_text(path))  # phonopy's loader runs what this refuses, however it is spelt
+    except ConstructorError as error:
+        raise ConfirmationError(f"{path} holds code, and is not read") from error
+    except (RejectedError, YAMLError, RecursionError) as error:
+        raise ConfirmationError(f"{path} is no file of phonopy with forces: {error}") from error
     try:
         phonon = phonopy.load(path, log_level=0)
     except Exception as error:

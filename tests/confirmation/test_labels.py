@@ -137,12 +137,21 @@ def test_phonopy_files_are_judged(results, tmp_path):
         assert store.blobs.get(found.arrays["force_constants"])["array"].shape == (1, 8, 3, 3)
 
 
-def test_code_in_a_phonopy_file_is_not_run(results, tmp_path):
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:os.mkdir",
+        "!<tag:yaml.org,2002:python/object/apply:os.mkdir>",
+        "!<tag:yaml.org,2002:python%2Fobject%2Fapply:os.mkdir>",
+    ],
+)
+def test_code_in_a_phonopy_file_is_not_run(results, tmp_path, tag):
     path = tmp_path / "evil.yaml"
-    path.write_text("!!python/object/apply:os.system ['true']\n")
+    path.write_text(f"phonopy: {tag} ['{tmp_path / 'made'}']\n")
     found = CliRunner().invoke(app, ["confirm", str(results), "--set", "m", "--import", str(path)])
     assert found.exit_code == 2
     assert "holds code" in found.stderr
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def parse_phonopy(text: str) -> Structure:
     """
     if len(re.findall(r"^unit_cell:", text, re.MULTILINE)) > 1:
         raise RejectedError(Reason.AMBIGUOUS, "The file gives unit_cell more than once.")
-    content = _loaded(text)
+    content = plain_content(text)
     if not isinstance(content, dict):
         raise RejectedError(Reason.UNPARSABLE, "The file holds no keys and values.")
     cell = content.get("unit_cell")
@@ -49,8 +49,13 @@ def parse_phonopy(text: str) -> Structure:
     return Structure(matrix, symbols, [point["coordinates"] for point in points])
 
 
-def _loaded(text: str) -> object:
-    """The content. phonopy's own reader uses PyYAML's full loader, which runs code that a file asks for."""
+def plain_content(text: str) -> object:
+    """The content. phonopy's own reader uses PyYAML's full loader, which runs code that a file asks for.
+
+    Raises:
+        RejectedError: it refers to its own parts.
+        yaml.YAMLError: it is no YAML, or asks for more than keys and plain values.
+    """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
