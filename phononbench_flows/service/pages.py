@@ -6,9 +6,10 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from string import Template
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response
@@ -45,32 +46,57 @@ _ASSETS: dict[str, Callable[[], str]] = {
         )
     },
 }
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page: what stands in its frame is ``name.html``, and its own script ``name.js``."""
+
+    name: str
+    title: str
+    libraries: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        scripts = ("common.js", "text.js", *self.libraries, f"{self.name}.js")
+        return Template(_of(_OWN, "frame.html")()).substitute(
+            title=self.title,
+            scripts="".join(f'<script defer src="/static/{script}"></script>\n' for script in scripts),
+            main=_of(_OWN, f"{self.name}.html")(),
+        )
+
+
+_UPLOAD = _Page("upload", "Upload")
 _PAGES = {
-    "/": "explorer.html",
-    "/crystals/{key}": "crystal.html",
-    "/sets": "sets.html",
-    "/upload": "upload.html",
-    "/uploads/{identifier}": "upload.html",
-    "/api": "api.html",
+    "/": _Page("explorer", "Crystals"),
+    "/crystals/{key}": _Page("crystal", "Crystal", ("plotly.js", "3Dmol.js", *views.SCRIPTS)),
+    "/sets": _Page("sets", "Sets"),
+    "/upload": _UPLOAD,
+    "/uploads/{identifier}": _UPLOAD,
+    "/api": _Page("api", "API"),
 }
 
 
 def add_pages(app: FastAPI) -> None:
     """Add the pages and their assets to an application."""
-    for path, name in _PAGES.items():
-        app.get(path, include_in_schema=False)(_page(name))
+    for path, page in _PAGES.items():
+        app.get(path, include_in_schema=False)(_answering(page))
     app.get("/static/{name}", include_in_schema=False)(_asset)
 
 
-def _page(name: str) -> Callable[[Request], Response]:
-    # The address of an asset changes with its content, so that browsers may keep it.
+def _answering(page: _Page) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
-        text = _of(_OWN, name)()
-        for asset in _ASSETS:
-            text = text.replace(f'/static/{asset}"', f'/static/{asset}?{_stamp(asset)}"')
-        return _answer(request, text.encode(), "html", {"cache-control": "no-cache"})
+        return _answer(request, _stamped(page), "html", {"cache-control": "no-cache"})
 
     return answer
+
+
+@cache
+def _stamped(page: _Page) -> bytes:
+    # The address of an asset changes with its content, so that browsers may keep it.
+    text = page.text()
+    for asset in _ASSETS:
+        text = text.replace(f'/static/{asset}"', f'/static/{asset}?{_stamp(asset)}"')
+    return text.encode()
 
 
 def _asset(request: Request, name: str) -> Response:

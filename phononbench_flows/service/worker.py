@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.engine.batch import RunEndingError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.outcomes import Reason, Status
@@ -47,11 +46,7 @@ def crystal_set(judging: Judging) -> CrystalSet:
     """
     potentials.check_asked(judging.potential, judging.device, judging.settings)
     known = potentials.identify(judging.potential)
-    record = PotentialRecord(
-        name=judging.potential,
-        checkpoint_sha256=known.sha256,
-        settings=potentials.checked(judging.potential, known.source, judging.settings),
-    )
+    record = known.record(judging.settings)
     return CrystalSet(judging.set_name, {}, load_protocol(judging.protocol), record, known.elements)
 
 
