@@ -38,8 +38,9 @@ from ase import Atoms
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows import ResultsStore, potentials
-from phononbench_flows.engine.batch import Budget, Failure, is_out_of_memory
+from phononbench_flows.engine.batch import Budget, is_out_of_memory
 from phononbench_flows.engine.force_constants import force_constants
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.potentials.acceleration import FastestForm
 from phononbench_flows.potentials.potential import healthy_crystal
 from phononbench_flows.potentials.settings import ACCELERATE, MEASURE, NEVER

@@ -10,14 +10,13 @@ goes on behind the crystals that are in the table.
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+from resumed import arguments, chosen, rows
 from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows import potentials
@@ -42,12 +41,12 @@ def ends(structure: Structure, model: ModelInterface, optimizer: str) -> dict[st
     return {f"{optimizer}_{what}": v for what, v in zip(("evaluations", "energy", "space_group"), values, strict=True)}
 
 
-def tell(rows: Sequence[dict[str, str]]) -> None:
+def tell(found: Sequence[dict[str, str]]) -> None:
     """The sums, and who ended elsewhere."""
-    both = [row for row in rows if all(row[f"{o}_energy"] for o in OPTIMIZERS)]
+    both = [row for row in found if all(row[f"{o}_energy"] for o in OPTIMIZERS)]
     for optimizer in OPTIMIZERS:
         spent = sum(int(row[f"{optimizer}_evaluations"]) for row in both)
-        failed = sum(not row[f"{optimizer}_energy"] for row in rows)
+        failed = sum(not row[f"{optimizer}_energy"] for row in found)
         print(f"{optimizer}: {spent:,} evaluations for {len(both)} crystals, {failed} failed")
     for row in both:
         apart = float(row["lbfgs_energy"]) - float(row["fire_energy"])
@@ -58,35 +57,15 @@ def tell(rows: Sequence[dict[str, str]]) -> None:
 
 def main() -> None:
     """Relax in both ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--atoms", type=int, default=8)
-    parser.add_argument("--potential", default="sevennet-0")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    crystals: list[tuple[int, Path]] = []
-    for folder in given.folders:
-        sizes = [(len(Structure.from_file(file)), file) for file in sorted(folder.glob("*.cif"))]
-        crystals += [each for each in sizes if each[0] <= given.atoms][: given.count]
+    given = arguments(__doc__, count=40, atoms=8)
     model = potentials.load(given.potential, given.device).model
-    done: set[str] = set()
-    if given.out.exists():
-        with given.out.open(newline="", encoding="utf-8") as stream:
-            done = {row["file"] for row in csv.DictReader(stream)}
-    with given.out.open("a", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, COLUMNS)
-        if not done:
-            table.writeheader()
-        for atoms, file in sorted(crystals):
-            if file.name not in done:
-                structure = Structure.from_file(file)
-                found = [ends(structure, model, optimizer) for optimizer in OPTIMIZERS]
-                table.writerow({"file": file.name, "atoms": atoms} | found[0] | found[1])
-                stream.flush()
-    with given.out.open(newline="", encoding="utf-8") as stream:
-        tell(list(csv.DictReader(stream)))
+
+    def line(file: Path) -> dict[str, Any]:
+        structure = Structure.from_file(file)
+        fire, lbfgs = (ends(structure, model, optimizer) for optimizer in OPTIMIZERS)
+        return {"file": file.name, "atoms": len(structure)} | fire | lbfgs
+
+    tell(list(rows(chosen(given.folders, given.count, given.atoms), COLUMNS, given.out, line)))
 
 
 if __name__ == "__main__":

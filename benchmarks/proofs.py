@@ -11,13 +11,13 @@ a verdict that differs is named. Begun again, it goes on behind the crystals tha
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pymatgen.core import Structure
+from resumed import arguments, chosen, rows
 
 from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument, Origin
@@ -72,10 +72,10 @@ def costs(document: CalculationDocument, proven: str | None) -> tuple[str, int, 
     return proof["proof"], proof["evaluations"] if proven else without + extra, without
 
 
-def tell(rows: Iterable[dict[str, str]]) -> None:
+def tell(found: Iterable[dict[str, str]]) -> None:
     """The sums, and what differs."""
     sums: dict[str, list[int]] = {}
-    for row in rows:
+    for row in found:
         total = sums.setdefault(row["without"], [0, 0, 0])
         for place, value in enumerate((1, int(row["cost_with"]), int(row["cost_without"]))):
             total[place] += value
@@ -87,33 +87,10 @@ def tell(rows: Iterable[dict[str, str]]) -> None:
 
 def main() -> None:
     """Judge in both ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--atoms", type=int, default=20)
-    parser.add_argument("--potential", default="sevennet-0")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    sizes = {file: len(Structure.from_file(file)) for folder in given.folders for file in sorted(folder.glob("*.cif"))}
-    small = {file: size for file, size in sizes.items() if size <= given.atoms}
-    files = [file for folder in given.folders for file in [f for f in small if f.parent == folder][: given.count]]
+    given = arguments(__doc__, count=20, atoms=20)
     tools = Tools(PROTOCOL, potentials.load(given.potential, given.device))
-    done: set[str] = set()
-    if given.out.exists():
-        with given.out.open(newline="", encoding="utf-8") as stream:
-            done = {row["file"] for row in csv.DictReader(stream)}
-    with given.out.open("a", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, COLUMNS)
-        if not done:
-            table.writeheader()
-        for file in sorted(files, key=lambda each: (small[each], each.name)):
-            row = None if file.name in done else judge_both_ways(file, tools)
-            if row is not None:
-                table.writerow(row)
-                stream.flush()
-    with given.out.open(newline="", encoding="utf-8") as stream:
-        tell(csv.DictReader(stream))
+    files = chosen(given.folders, given.count, given.atoms)
+    tell(rows(files, COLUMNS, given.out, partial(judge_both_ways, tools=tools)))
 
 
 if __name__ == "__main__":
