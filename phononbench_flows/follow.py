@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import CalculationDocument, PotentialRecord
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.judging import JudgedCrystal
 from phononbench_flows.local_workers import compute_beside, compute_here, usual_number
@@ -94,8 +94,7 @@ def follow_set(
     wanted = settings or FollowSettings()
     potentials.check_asked(potential, device, potential_settings)
     known = potentials.identify(potential)
-    checked = potentials.checked(potential, known.source, potential_settings)
-    record = PotentialRecord(name=potential, checkpoint_sha256=known.sha256, settings=checked)
+    record = known.record(potential_settings)
     crystals = CrystalSet(set_name, {}, chosen, record, known.elements)
     with ResultsStore.open(Path(out).absolute()) as store:
         parents = _unstable(store, crystals, limit)
@@ -106,7 +105,7 @@ def follow_set(
                 store=store.spec,
                 protocol=chosen.model_dump(mode="json"),
                 potential=potential,
-                potential_settings=dict(checked),
+                potential_settings=dict(record.settings),
                 device=device,
                 batch_atoms=batch_atoms,
                 settings=wanted.model_dump(),

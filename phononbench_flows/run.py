@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from phononbench_flows import potentials
-from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.local_workers import FEWEST, compute_beside, compute_here, usual_number
 from phononbench_flows.outcomes import COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
@@ -112,11 +111,7 @@ def judge_folder(
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else list(inputs)
     potentials.check_asked(potential, device, potential_settings)
     known = potentials.identify(potential)
-    record = PotentialRecord(
-        name=potential,
-        checkpoint_sha256=known.sha256,
-        settings=potentials.checked(potential, known.source, potential_settings),
-    )
+    record = known.record(potential_settings)
 
     @cache
     def load() -> Potential:

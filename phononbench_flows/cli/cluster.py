@@ -184,7 +184,6 @@ def submit(
         from phononbench_flows.cluster.launch import require_ready
         from phononbench_flows.cluster.launch import submit as hand_out
         from phononbench_flows.cluster.launchpad import address
-        from phononbench_flows.documents import PotentialRecord
         from phononbench_flows.potentials import name_in_full
         from phononbench_flows.sets.chunks import TARGET, waiting_crystals
         from phononbench_flows.sets.ingest import CrystalSet, ingest
@@ -197,7 +196,7 @@ def submit(
 
         start_early()
         found = _identified(potential)
-        record = PotentialRecord(name=potential, checkpoint_sha256=found.sha256, settings=asked.settings)
+        record = found.record(asked.settings)
         with told_if_slow("the LaunchPad"):
             attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
         with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:

@@ -191,15 +191,13 @@ def _dry_run(
     with sentences():
         from phononbench_flows import potentials
         from phononbench_flows.cli.looking import show_costs, show_looked
-        from phononbench_flows.documents import PotentialRecord
         from phononbench_flows.sets.earlier import known_calculations
         from phononbench_flows.sets.ingest import CrystalSet
         from phononbench_flows.sets.looking import costs, left_to_compute
         from phononbench_flows.store import ResultsStore
 
         identified = potentials.identify(potential)
-        record = PotentialRecord(name=potential, checkpoint_sha256=identified.sha256)
-        crystals = CrystalSet(set_name, {}, protocol, record, identified.elements)
+        crystals = CrystalSet(set_name, {}, protocol, identified.record(), identified.elements)
         found = _look(inputs, protocol, crystals.elements, reference, limit)
         there = {}
         if (out_dir / "results.sqlite").is_file():

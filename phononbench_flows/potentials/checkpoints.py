@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.files import replacing
 from phononbench_flows.potentials import registry
+from phononbench_flows.potentials.settings import checked
 from phononbench_flows.potentials.source import PotentialError, Source, is_installed
 
 _DOWNLOAD_TIMEOUT_S = 60.0
@@ -27,6 +31,16 @@ class Checkpoint:
     def elements(self) -> frozenset[str] | None:
         """Symbols of the elements that it takes, None for any; to ask some checkpoints takes seconds."""
         return self.source.elements(self.path)
+
+    def record(self, settings: Mapping[str, Any] | None = None) -> PotentialRecord:
+        """What a document says of the potential before it has computed.
+
+        Raises:
+            PotentialError: it has no such settings.
+        """
+        return PotentialRecord(
+            name=self.name, checkpoint_sha256=self.sha256, settings=checked(self.name, self.source, settings)
+        )
 
 
 def identify(name: str) -> Checkpoint:

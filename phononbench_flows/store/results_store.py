@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
@@ -61,6 +61,14 @@ def _plain(key: str, doc: BaseModel) -> dict[str, Any]:
         return {"key": key} | doc.model_dump(mode="json")
     except PydanticSerializationError as error:
         raise StoreError(f"Document '{key}' was not stored: {error}.") from error
+
+
+def _stamped(docs: Sequence[CrystalDocument | CalculationDocument | ConfirmationDocument]) -> list[dict[str, Any]]:
+    """Documents as they are stored, all written at the same time."""
+    now = datetime.now(UTC)
+    for doc in docs:
+        doc.updated_at = now
+    return [_plain(doc.key, doc) for doc in docs]
 
 
 def can_be_stored(doc: CrystalDocument | CalculationDocument) -> bool:
@@ -148,20 +156,14 @@ class ResultsStore:
         Raises:
             StoreError: for NaN or infinity anywhere in a document, or if the disk or the server refuses it.
         """
-        now = datetime.now(UTC)
-        for doc in docs:
-            doc.updated_at = now
-        self._calculations.update([_plain(doc.key, doc) for doc in docs])
+        self._calculations.update(_stamped(docs))
 
     def put_if(self, criteria: Criteria, *docs: CalculationDocument) -> list[str]:
         """Write those calculations that are there and match, by the plain values of fields; gives the others' keys.
 
         Otherwise as :meth:`put`; a server is asked once.
         """
-        now = datetime.now(UTC)
-        for doc in docs:
-            doc.updated_at = now
-        return self._calculations.replace([_plain(doc.key, doc) for doc in docs], criteria)
+        return self._calculations.replace(_stamped(docs), criteria)
 
     def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of calculations by their keys, whatever else changes of them meanwhile; ``updated_at`` stays.
@@ -216,10 +218,7 @@ class ResultsStore:
         Raises:
             StoreError: as for :meth:`put`.
         """
-        now = datetime.now(UTC)
-        for crystal in crystals:
-            crystal.updated_at = now
-        self._crystals.update([_plain(crystal.key, crystal) for crystal in crystals])
+        self._crystals.update(_stamped(crystals))
 
     def crystal(self, crystal_id: str) -> CrystalDocument | None:
         """The crystal of an id, if there is one."""
@@ -258,10 +257,7 @@ class ResultsStore:
         Raises:
             StoreError: as for :meth:`put`.
         """
-        now = datetime.now(UTC)
-        for doc in docs:
-            doc.updated_at = now
-        self._confirmations.update([_plain(doc.key, doc) for doc in docs])
+        self._confirmations.update(_stamped(docs))
 
     def confirmations(self, criteria: Criteria | None = None) -> Iterator[ConfirmationDocument]:
         """Confirmations that match, those that were written first first."""
