@@ -39,12 +39,12 @@ _DEVICE_ERROR = re.compile(
 )
 
 
-def delivering[R](on_result: Callable[[int, R], None]) -> Callable[[int, R], None]:
+def delivering[**P](on_result: Callable[P, None]) -> Callable[P, None]:
     """The same callback, whose exceptions end the run instead of passing for a crystal's failure."""
 
-    def deliver(index: int, result: R) -> None:
+    def deliver(*result: P.args, **named: P.kwargs) -> None:
         try:
-            on_result(index, result)
+            on_result(*result, **named)
         except RunEndingError:
             raise
         except Exception as error:

@@ -164,7 +164,7 @@ class Relaxation:
     """
 
     def __init__(self, model: ModelInterface, settings: RelaxationSettings, budget: Budget) -> None:
-        self._finite, self._settings, self._budget = FiniteOutputModel(model), settings, budget
+        self._finite, self._budget = FiniteOutputModel(model), budget
         self._fire = self._new_relaxer(settings, FireBatch, _Task.end)
         self._relaxers = [self._fire]
         if settings.optimizer == "lbfgs":

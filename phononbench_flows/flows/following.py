@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobflow import Flow, Job, JobOrder, Maker, Response, job
+from jobflow import Flow, Job, JobOrder, Response, job
 
-from phononbench_flows import potentials
 from phononbench_flows.documents import CalculationDocument, FollowedRecord
-from phononbench_flows.engine.batch import Budget, Failure
+from phononbench_flows.engine.trouble import Failure
 from phononbench_flows.flows import machine
-from phononbench_flows.flows.makers import ChunkMaker, StepsMaker, default_protocol
+from phononbench_flows.flows.makers import ChunkMaker, StepsMaker, StoreMaker
 from phononbench_flows.outcomes import COUNTED, Reason, Status
 from phononbench_flows.protocol import ExactLooksSettings, Protocol
 from phononbench_flows.sets.children import as_children, child_documents, leave_children, relaxed_hash, set_apart
@@ -29,26 +28,21 @@ from phononbench_flows.store import ResultsStore, open_store
 from phononbench_flows.structures import stored_structure
 
 if TYPE_CHECKING:
-    from phononbench_flows.engine.dialogues import Dialogue, Found
+    from phononbench_flows.engine.dialogues import Dialogue
     from phononbench_flows.engine.following import Followed, FollowSettings, SoftStrain
     from phononbench_flows.engine.q_symmetry import Operation
+    from phononbench_flows.engine.trouble import Found
 
 
 @dataclass
-class FollowMaker(Maker):
+class FollowMaker(StoreMaker):
     """Follow unstable crystals of a results store along their modes, over some generations.
 
-    Attributes: those of :class:`ChunkMaker`, and
+    Attributes: those of :class:`StoreMaker`, and
         settings: a FollowSettings as plain JSON.
     """
 
     name: str = "follow"
-    protocol: dict[str, Any] = field(default_factory=default_protocol)
-    store: dict[str, Any] = field(default_factory=dict)
-    potential: str = potentials.DEFAULT
-    potential_settings: dict[str, Any] = field(default_factory=dict)
-    device: str = "auto"
-    batch_atoms: int | None = None
     settings: dict[str, int] = field(default_factory=dict)
 
     @job
@@ -64,31 +58,19 @@ class FollowMaker(Maker):
         children: list[str] = []
         if generation <= settings.generations:
             with machine.watched():
-                children = displace(keys, store, self._tools(protocol), settings)
+                children = displace(keys, store, self.tools(), settings)
         if not children:
             tell_families_of(keys, store)
             return Response(output=[])
         return Response(output=children, replace=self._judged(children, protocol, generation))
 
-    def _tools(self, protocol: Protocol) -> Tools:
-        loaded = potentials.load(self.potential, machine.device(self.device), self.potential_settings)
-        return Tools(protocol, loaded, Budget(self.batch_atoms) if self.batch_atoms else None)
-
     def _judged(self, children: list[str], protocol: Protocol, generation: int) -> Flow:
         """The flow that relaxes children, compares them, judges those that are new, and follows those in turn."""
-        computing: dict[str, Any] = {
-            "protocol": self.protocol,
-            "store": self.store,
-            "potential": self.potential,
-            "potential_settings": self.potential_settings,
-            "device": self.device,
-            "batch_atoms": self.batch_atoms,
-        }
         first = references(protocol)[0]
         jobs: list[Job | Flow] = [
-            StepsMaker(name="relaxation of children", steps=[first], **computing).make(children),
+            StepsMaker(name="relaxation of children", steps=[first], **self.computing).make(children),
             compare_children(children, self.store, self.protocol),
-            ChunkMaker(name="stability of children", **computing).make(children),
+            ChunkMaker(name="stability of children", **self.computing).make(children),
             self.make(children, generation + 1),
         ]
         return Flow(jobs, name=f"generation {generation}", order=JobOrder.LINEAR)

@@ -6,7 +6,7 @@ keys of the results store, never as arrays. The local run and the cluster run go
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from jobflow import Flow, Maker, Response, job
@@ -19,18 +19,17 @@ from phononbench_flows.steps import Tools, find_step, references
 from phononbench_flows.store import open_store
 
 
-def default_protocol() -> dict[str, Any]:
+def _default_protocol() -> dict[str, Any]:
     """The default protocol as plain JSON."""
     return PRESETS[DEFAULT_PROTOCOL].model_dump(mode="json")
 
 
 @dataclass
-class StepsMaker(Maker):
-    """Consecutive steps of a calculation, for crystals of a results store.
+class StoreMaker(Maker):
+    """What all Makers for crystals of a results store have.
 
     Attributes:
-        name: name of the job.
-        steps: the steps, each by name or as ``module:attribute``.
+        name: name of the job or the flow.
         protocol: a Protocol as plain JSON.
         store: specification of the results store as plain JSON, without secrets; see ``open_store``.
         potential: name or path of the potential; None for steps that need none.
@@ -39,14 +38,40 @@ class StepsMaker(Maker):
         batch_atoms: atoms per call of the potential; None to let the device decide.
     """
 
-    name: str = "steps"
-    steps: list[str] = field(default_factory=list)
-    protocol: dict[str, Any] = field(default_factory=default_protocol)
+    name: str = "crystals of a store"
+    protocol: dict[str, Any] = field(default_factory=_default_protocol)
     store: dict[str, Any] = field(default_factory=dict)
-    potential: str | None = None
+    potential: str | None = potentials.DEFAULT
     potential_settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     batch_atoms: int | None = None
+
+    @property
+    def computing(self) -> dict[str, Any]:
+        """The fields of another Maker that computes in the same way."""
+        return {each.name: getattr(self, each.name) for each in fields(StoreMaker) if each.name != "name"}
+
+    def tools(self) -> Tools:
+        """What steps compute with here, the potential loaded."""
+        from phononbench_flows.engine.batch import Budget
+
+        loaded = None
+        if self.potential is not None:
+            loaded = potentials.load(self.potential, machine.device(self.device), self.potential_settings)
+        budget = Budget(self.batch_atoms) if self.batch_atoms else None
+        return Tools(Protocol.model_validate(self.protocol), loaded, budget)
+
+
+@dataclass
+class StepsMaker(StoreMaker):
+    """Consecutive steps of a calculation, for crystals of a results store.
+
+    Attributes: those of :class:`StoreMaker`, and
+        steps: the steps, each by name or as ``module:attribute``.
+    """
+
+    name: str = "steps"
+    steps: list[str] = field(default_factory=list)
 
     @job
     def make(self, keys: list[str]) -> Response[list[str]]:
@@ -54,42 +79,25 @@ class StepsMaker(Maker):
 
         Where time runs out, the same job computes the rest in another run.
         """
-        from phononbench_flows.engine.batch import Budget
-
-        tools = Tools(
-            protocol=Protocol.model_validate(self.protocol),
-            potential=self._load(),
-            budget=Budget(self.batch_atoms) if self.batch_atoms else None,
-        )
+        tools = self.tools()
         with machine.watched():
             passed = run_steps(keys, [find_step(name) for name in self.steps], open_store(self.store), tools)
         if passed.complete:
             return Response(output=passed.keys)
         return Response(output=passed.keys, replace=self.make(keys))
 
-    def _load(self) -> potentials.Potential | None:
-        if self.potential is None:
-            return None
-        return potentials.load(self.potential, machine.device(self.device), self.potential_settings)
-
 
 @dataclass
-class ChunkMaker(Maker):
+class ChunkMaker(StoreMaker):
     """The flow of one chunk of crystals of a results store: one job, in which each crystal goes through all steps of
     the protocol without waiting for another.
 
-    Attributes: those of :class:`StepsMaker`, and
+    Attributes: those of :class:`StoreMaker`, and
 
         until: the step to end after; None to conclude.
     """
 
     name: str = "stability of a chunk"
-    protocol: dict[str, Any] = field(default_factory=default_protocol)
-    store: dict[str, Any] = field(default_factory=dict)
-    potential: str = potentials.DEFAULT
-    potential_settings: dict[str, Any] = field(default_factory=dict)
-    device: str = "auto"
-    batch_atoms: int | None = None
     until: str | None = None
 
     def make(self, keys: list[str]) -> Flow:
@@ -108,5 +116,4 @@ class ChunkMaker(Maker):
 
     def of_steps(self, steps: list[str]) -> StepsMaker:
         """The Maker of a job of some consecutive steps."""
-        fields = {name: value for name, value in vars(self).items() if name not in {"name", "until"}}
-        return StepsMaker(name=self.name, steps=steps, **fields)
+        return StepsMaker(name=self.name, steps=steps, **self.computing)

@@ -136,9 +136,7 @@ def _inputs(
                 yield StepInput(document, partial(_as_read, crystal), partial(_read_arrays, kept, read, document))
             else:
                 document.status, document.reason = Status.FAILED, Reason.INPUT_CHANGED
-                document.detail = (
-                    "its file has changed since it was screened under this protocol: hand the set in again"
-                )
+                document.detail = _CHANGED
                 admission.passed(document, goes_on=False)
                 saver.save(document, {})
 

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from phononbench_flows.documents import CalculationDocument
-from phononbench_flows.engine.trouble import Failure, Found, MachineError, RunEndingError, UndeliverableError
+from phononbench_flows.engine.trouble import Failure, Found, MachineError
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.stability import assess, thresholded
 from phononbench_flows.steps.order import before, steps_of
-from phononbench_flows.steps.step import Arrays, Step, StepInput, Tools
+from phononbench_flows.steps.step import Arrays, Step, StepInput, Together, Tools
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,15 @@ class _Flow:
     """Crystals on their way through steps."""
 
     def __init__(self, steps: list[Step], tools: Tools, write: Write) -> None:
-        from phononbench_flows.engine.batch import Budget
+        from phononbench_flows.engine.batch import Budget, delivering
         from phononbench_flows.engine.dialogues import Talk
 
         model = tools.model if tools.potential is not None else None
         budget = tools.budget or (Budget(1) if model is None else Budget.for_device(model.device))
         self._steps, self._tools, self._write = steps, tools, write
-        self._last = steps_of(tools.protocol)[-1]
+        every = steps_of(tools.protocol)
+        self._last, self._after = every[-1], {before(step, every): step for step in steps}
+        self._deliver = delivering(self._record)
         self._talk = Talk(model, budget)
         self._together = {step.name: step.together(tools, budget) for step in steps if step.together}
         self._ready: deque[tuple[StepInput, Step]] = deque()
@@ -75,7 +77,7 @@ class _Flow:
                 break
             if crystal is None:
                 break
-            self._ready.append((crystal, self._following(crystal.document)))
+            self._ready.append((crystal, self._after[str(crystal.document.stage)]))
             self._begin_ready()
         return bool(self._ready or self._talk.n_atoms or any(each.n_crystals for each in self._together.values()))
 
@@ -90,42 +92,31 @@ class _Flow:
         if self._talk.is_full or self._talk.n_atoms >= sum(each.n_atoms for each in moving):
             self._talk.compute_batch()
 
-    def _following(self, document: CalculationDocument) -> Step:
-        return next(step for step in self._steps if before(step, steps_of(self._tools.protocol)) == document.stage)
-
     def _begin_ready(self) -> None:
         """Begin those that find room, in their order."""
         waiting, self._ready = self._ready, deque()
+        is_full = self._talk.is_full  # to count what waits takes time, and many may be ready
         while waiting:
             crystal, step = waiting.popleft()
-            if not self._begin(crystal, step):
+            together = self._together.get(step.name)
+            if is_full if together is None else not together.has_room(crystal.document.nsites or 1):
                 self._ready.append((crystal, step))
+                continue
+            tell = partial(self._ended, crystal, step)
+            begin = partial(step.compute, crystal, self._tools)
+            self._talk.begin(begin, tell if together is None else partial(self._join, together, tell))
+            is_full = self._talk.is_full
 
-    def _begin(self, crystal: StepInput, step: Step) -> bool:
-        tell = partial(self._ended, crystal, step)
-        if step.together is None:
-            if self._talk.is_full:
-                return False
-            self._talk.begin(partial(step.compute, crystal, self._tools), tell)
-        else:
-            if not self._together[step.name].has_room(crystal.document.nsites or 1):
-                return False
-            self._talk.begin(partial(step.compute, crystal, self._tools), partial(self._join, step, tell))
-        return True
-
-    def _join(self, step: Step, tell: Callable[[Found[Any] | Failure], None], found: Found[Any] | Failure) -> None:
+    def _join(
+        self, together: Together, tell: Callable[[Found[Any] | Failure], None], found: Found[Any] | Failure
+    ) -> None:
         if isinstance(found, Failure):
             tell(found)
         else:
-            self._together[step.name].add(found.result, tell)
+            together.add(found.result, tell)
 
     def _ended(self, crystal: StepInput, step: Step, found: Found[Any] | Failure) -> None:
-        try:
-            self._record(crystal.document, step, found)
-        except RunEndingError:
-            raise
-        except Exception as error:
-            raise UndeliverableError(f"a result could not be delivered: {error}") from error
+        self._deliver(crystal.document, step, found)
         if crystal.document.status == Status.PENDING and step is not self._steps[-1]:
             self._ready.append((crystal, self._steps[self._steps.index(step) + 1]))
 

@@ -1,7 +1,7 @@
 """What a step is: one file says all that a step of a calculation needs to be known of.
 
-A step's name is that of its file. From the declaration follow the jobs of a flow and where they run, the size of
-chunks, the progress that is shown, and the columns of tables. A step knows nothing of jobs and of stores.
+A step's name is that of its file. From the declaration follow the job of a chunk, the size of chunks, the progress that
+is shown, and the columns of tables. A step knows nothing of jobs and of stores.
 """
 
 from __future__ import annotations
