@@ -35,6 +35,7 @@ from phononbench_flows.stability import is_imaginary
 _AMPLITUDES = (0.05, 0.1, 0.2, 0.35, 0.55, 0.8)  # Å, of the atom that moves most
 _STRAINS = (0.01, 0.02, 0.04, 0.08, 0.14)
 _UNTRIED = 0.03  # a strain that does not pay before the atoms follow it
+_DIGITS = 3  # of a frequency in THz; by more, symmetry's equals differ from machine to machine
 _LOWER = 2e-6  # eV per atom; a potential in single precision tells no less
 _ABOVE_ALL = 1e6  # THz^2
 _MANDEL = np.sqrt(2.0)
@@ -132,7 +133,7 @@ def soft_modes(
             number = len(spaces) + 1
             spaces.append(_images(mode, known.q, symmetry))
             found.append(SoftMode(known.q, number, frequency_of(value), mode))
-    return sorted(found, key=lambda each: each.frequency)
+    return sorted(found, key=lambda each: round(each.frequency, _DIGITS))  # those that are alike in their order
 
 
 def _images(mode: np.ndarray, q: np.ndarray, symmetry: Sequence[Operation]) -> np.ndarray:
@@ -240,7 +241,8 @@ def distort(
     left_out += [
         f"{search.name}: the energy does not fall" for search, found in zip(searches, results, strict=True) if not found
     ]
-    falling = sorted(itertools.chain.from_iterable(results), key=lambda each: each.energy)
+    # Ways of the same energy stay in their order, which rounding errors would shuffle from machine to machine.
+    falling = sorted(itertools.chain.from_iterable(results), key=lambda each: round(each.energy / _LOWER))
     left_out += [
         f"{each.name}: others gain more than its {-each.energy:.2g} eV per atom"
         for each in falling[settings.children :]
