@@ -25,10 +25,10 @@ from phononbench_flows.engine.exact import (
     look_at_gamma,
     smallest_supercell,
 )
-from phononbench_flows.engine.interpolation import Interpolation, Known, frequency_of
+from phononbench_flows.engine.interpolation import Interpolation, Known, frequency_of, without_translations
 from phononbench_flows.engine.lattices import commensurate_points, same_point
 from phononbench_flows.engine.order_parameters import ModeDirection, directions, mode_directions
-from phononbench_flows.engine.q_symmetry import Operation, equivalent_points
+from phononbench_flows.engine.q_symmetry import Operation, equivalent_points, little_group
 from phononbench_flows.protocol import ForceConstantsSettings
 from phononbench_flows.stability import is_imaginary
 
@@ -37,7 +37,6 @@ _STRAINS = (0.01, 0.02, 0.04, 0.08, 0.14)
 _UNTRIED = 0.03  # a strain that does not pay before the atoms follow it
 _DIGITS = 3  # of a frequency in THz; by more, symmetry's equals differ from machine to machine
 _LOWER = 2e-6  # eV per atom; a potential in single precision tells no less
-_ABOVE_ALL = 1e6  # THz^2
 _MANDEL = np.sqrt(2.0)
 _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
@@ -122,7 +121,7 @@ def soft_modes(
         seen.add(key)
         matrix = known.matrix.real if same_point(2 * known.q, np.zeros(3)) else known.matrix
         if same_point(known.q, np.zeros(3)):
-            matrix = _without_translations(matrix, masses)
+            matrix = without_translations(matrix, masses)
         values, vectors = np.linalg.eigh(matrix)
         spaces: list[np.ndarray] = []
         for value, mode in zip(values, vectors.T, strict=True):
@@ -138,15 +137,9 @@ def soft_modes(
 
 def _images(mode: np.ndarray, q: np.ndarray, symmetry: Sequence[Operation]) -> np.ndarray:
     """What symmetry makes of a mode at its q-point, (k, 3n)."""
-    turned = [each.matrix(q) @ mode for each in symmetry if same_point(each.reciprocal @ q, q)]
+    turned = [each.matrix(q) @ mode for each in little_group(q, list(symmetry))]
     vectors, lengths, _ = np.linalg.svd(np.array(turned).T, full_matrices=False)
     return np.asarray(vectors[:, lengths > 0.1 * lengths[0]].T)
-
-
-def _without_translations(matrix: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    acoustic = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
-    optical = np.eye(len(acoustic)) - acoustic @ acoustic.T
-    return np.asarray(optical @ matrix @ optical + _ABOVE_ALL * acoustic @ acoustic.T)
 
 
 def held_matrices(interpolated: Interpolation) -> list[Known]:

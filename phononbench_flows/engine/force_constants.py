@@ -24,13 +24,12 @@ from torch_sim.models.interface import ModelInterface
 
 from phononbench_flows.engine.batch import Budget
 from phononbench_flows.engine.dialogues import Dialogue, hold
-from phononbench_flows.engine.interpolation import THZ2, interpolation
+from phononbench_flows.engine.interpolation import THZ2, interpolation, without_translations
 from phononbench_flows.engine.lattices import commensurate_points
 from phononbench_flows.engine.solver import solve
 from phononbench_flows.engine.trouble import Failure, Found
 from phononbench_flows.protocol import ForceConstantsSettings
 
-_ABOVE_ALL = 1e6  # THz^2
 _SAME_DISPLACEMENT = 1e-8  # Å
 GAMMA = "gamma"
 
@@ -284,10 +283,7 @@ def frequencies_held(phonon: Phonopy) -> np.ndarray:
     found = interpolation(phonon, tolerance=phonon.symmetry.tolerance, take_out_rotations=False)
     points = commensurate_points(found.supercell)
     matrices = found.matrices(points)
-    masses = found.cell.masses
-    acoustic = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
-    optical = np.eye(len(acoustic)) - acoustic @ acoustic.T
     gamma = int(np.abs(points).max(axis=1).argmin())
     matrices[[0, gamma]] = matrices[[gamma, 0]]
-    matrices[0] = optical @ matrices[0] @ optical + _ABOVE_ALL * acoustic @ acoustic.T
+    matrices[0] = without_translations(matrices[0], found.cell.masses)
     return np.linalg.eigvalsh(matrices)

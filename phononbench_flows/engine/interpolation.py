@@ -37,6 +37,21 @@ _JITTER = 1e-9  # keeps the kernel's matrix regular where two q-points are nearl
 _REACH = 3  # superlattice vectors, how far the correction's force constants reach
 
 
+_ABOVE_ALL = 1e6  # THz^2, of an acoustic mode at Γ that is out of the way
+
+
+def translations(masses: np.ndarray) -> np.ndarray:
+    """The three modes at Γ in which a crystal moves as a whole, (3n, 3), from its masses (n,)."""
+    return np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
+
+
+def without_translations(matrix: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """A dynamical matrix at Γ (3n, 3n) whose acoustic modes lie above all others, and do not mix with them."""
+    acoustic = translations(masses)
+    optical = np.eye(len(acoustic)) - acoustic @ acoustic.T
+    return np.asarray(optical @ matrix @ optical + _ABOVE_ALL * acoustic @ acoustic.T)
+
+
 @dataclass(frozen=True)
 class Known:
     """A dynamical matrix that is known at a q-point."""

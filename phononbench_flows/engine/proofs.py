@@ -19,7 +19,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from phononbench_flows.engine.dialogues import Answer, side_by_side
 from phononbench_flows.engine.exact import Wave, WavesInSupercell, cells_needed, rayleigh
-from phononbench_flows.engine.interpolation import frequency_of
+from phononbench_flows.engine.interpolation import frequency_of, translations
 from phononbench_flows.engine.lattices import same_point, to_supercell
 from phononbench_flows.engine.q_symmetry import Operation, blocks, equivalent_points, operations
 from phononbench_flows.stability import is_imaginary
@@ -314,8 +314,7 @@ def _springs(cell: PhonopyAtoms, q: np.ndarray) -> np.ndarray:
 
 def _without_translations(space: np.ndarray, masses: np.ndarray) -> np.ndarray:
     """The part (3n, m') of a subspace (3n, m) at Γ in which the crystal does not move as a whole."""
-    moves = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
-    inside = space.T @ moves
+    inside = space.T @ translations(masses)
     left, lengths, _ = np.linalg.svd(inside, full_matrices=True)
     kept = np.ones(space.shape[1], dtype=bool)
     kept[: len(lengths)] = lengths < 1e-6
