@@ -19,10 +19,10 @@ from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
 from phononbench_flows.run import results_folder
-from phononbench_flows.sets.children import children_of
 from phononbench_flows.sets.families import tell_families
 from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.sets.relaxed import compare_relaxed
+from phononbench_flows.sets.set_names import children_of
 from phononbench_flows.steps import steps_of
 from phononbench_flows.store import DEFAULT_STORE, ResultsStore, close_store
 from phononbench_flows.structures import load_reference, stored_structure

@@ -21,6 +21,7 @@ from phononbench_flows import __version__
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
+from phononbench_flows.sets.set_names import is_children_set
 
 if TYPE_CHECKING:
     from phononbench_flows.sets.ingest import Ingested
@@ -255,7 +256,7 @@ def checked_set_name(name: str) -> str:
     """The name of ``--set``; it begins every structure id."""
     if not _SET_PATTERN.fullmatch(name):
         stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
-    if name.endswith(".children"):
+    if is_children_set(name):
         stop(f"--set {name}: so the set is called of what `follow` makes of the crystals of a set; choose another name")
     return name
 

@@ -22,6 +22,7 @@ from phononbench_flows.protocol import ExactLooksSettings, Protocol
 from phononbench_flows.sets.children import as_children, child_documents, leave_children, relaxed_hash, set_apart
 from phononbench_flows.sets.families import Lines, tell_families
 from phononbench_flows.sets.ingest import CrystalSet
+from phononbench_flows.sets.set_names import generated_of
 from phononbench_flows.stability import is_imaginary
 from phononbench_flows.steps import Tools, references
 from phononbench_flows.store import ResultsStore, open_store
@@ -86,8 +87,9 @@ def tell_families_of(keys: Sequence[str], store: ResultsStore) -> None:
     """Write what those crystals lead to that these come from."""
     roots: dict[tuple[str, str], set[str]] = {}
     for row in store.query({"key": {"$in": list(keys)}}, ["id", "set", "protocol_id", "origin.root"]):
-        base = row["set"].removesuffix(".children")
-        roots.setdefault((base, row["protocol_id"]), set()).add(row["origin"].get("root") or row["id"])
+        roots.setdefault((generated_of(row["set"]), row["protocol_id"]), set()).add(
+            row["origin"].get("root") or row["id"]
+        )
     for (set_name, protocol_id), names in roots.items():
         tell_families(store, {"set": set_name, "protocol_id": protocol_id}, names)
 
@@ -166,6 +168,8 @@ def _born(parent: CalculationDocument, found: Followed, store: ResultsStore, too
 
 def _dialogue(parent: CalculationDocument, store: ResultsStore, tools: Tools, settings: FollowSettings) -> Dialogue:
     """Dialogue about an unstable crystal, which ends with a :class:`Followed`."""
+    import numpy as np
+
     from phononbench_flows.engine.corrected import through_looks
     from phononbench_flows.engine.following import distort, held_matrices, matrix_at, soft_modes
     from phononbench_flows.engine.force_constants import ForceConstants, undisplaced
@@ -184,16 +188,10 @@ def _dialogue(parent: CalculationDocument, store: ResultsStore, tools: Tools, se
         primitive = undisplaced(structure, displacing, symmetry=False).primitive
         known = []
         for look in parent.evidence.exact:
-            known.append((yield from matrix_at(primitive, _array(look.q), displacing, tolerance=tolerance)))
+            known.append((yield from matrix_at(primitive, np.array(look.q), displacing, tolerance=tolerance)))
     symmetry = operations(primitive, displacing.symprec)
     modes = soft_modes(known, primitive.masses, symmetry, threshold=parent.assessments[0].threshold)
     return (yield from distort(primitive, modes, _strains(parent, symmetry), symmetry, settings))
-
-
-def _array(q: Sequence[float]) -> Any:
-    import numpy as np
-
-    return np.array(q)
 
 
 def _strains(parent: CalculationDocument, symmetry: Sequence[Operation]) -> list[SoftStrain]:

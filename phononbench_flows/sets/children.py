@@ -18,6 +18,7 @@ from phononbench_flows.documents import CalculationDocument, CrystalDocument, Mo
 from phononbench_flows.outcomes import COUNTED, Status
 from phononbench_flows.sets.earlier import leave
 from phononbench_flows.sets.ingest import CrystalSet, screened
+from phononbench_flows.sets.set_names import children_of, generated_of, is_children_set
 from phononbench_flows.structures import Tolerance, content_hash, originals, shape, stored_structure
 
 if TYPE_CHECKING:
@@ -27,22 +28,11 @@ if TYPE_CHECKING:
     from phononbench_flows.protocol import Protocol
     from phononbench_flows.store import ResultsStore
 
-_SUFFIX = ".children"
 _LONGEST = 128  # an id
 _GENERATED, _JUDGED, _WAITING = "0", "1", "2"  # of crystals that are the same, the first of these stays
 
 BORN = {"origin.parent": {"$ne": None}}
 """MongoDB filter of the crystals that were made of others."""
-
-
-def children_of(set_name: str) -> str:
-    """Name of the set of what was made of the crystals of a set, or of those that were."""
-    return set_name if set_name.endswith(_SUFFIX) else set_name + _SUFFIX
-
-
-def is_children_set(set_name: str) -> bool:
-    """Whether a set holds crystals that were made of others."""
-    return set_name.endswith(_SUFFIX)
 
 
 def child_id(parent: CalculationDocument, way: str) -> str:
@@ -126,7 +116,7 @@ def _originals(store: ResultsStore, mine: Sequence[CalculationDocument], protoco
     first = mine[0]
     tolerance = Tolerance.of(protocol.screening.same_distance_relaxed, protocol.relaxation.symprec)
     among = {
-        "set": {"$in": [first.set, first.set.removesuffix(_SUFFIX)]},
+        "set": {"$in": [first.set, generated_of(first.set)]},
         "protocol_id": first.protocol_id,
         "formula_pretty": first.formula_pretty,
         "relaxation": {"$ne": None},

@@ -15,7 +15,8 @@ from pymatgen.core import Structure
 
 from phononbench_flows.documents import CalculationDocument, FamilyRecord, calculation_key
 from phononbench_flows.outcomes import Status
-from phononbench_flows.sets.children import BORN, children_of, is_children_set
+from phononbench_flows.sets.children import BORN
+from phononbench_flows.sets.set_names import children_of, generated_of, is_children_set
 from phononbench_flows.structures import stored_structure
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class Lines:
     @classmethod
     def read(cls, store: ResultsStore, mine: Mapping[str, str]) -> Lines:
         """Parameters: ``mine``: set and protocol id of the generated crystals, or of their children."""
-        base = children_of(mine["set"])
-        either = {**mine, "set": {"$in": [base, base.removesuffix(".children")]}, "status": {"$ne": Status.GONE.value}}
+        both = [children_of(mine["set"]), generated_of(mine["set"])]
+        either = {**mine, "set": {"$in": both}, "status": {"$ne": Status.GONE.value}}
         members = {row["id"]: Member.of(row) for row in store.query(either, _FIELDS)}
         children: defaultdict[str, list[str]] = defaultdict(list)
         for each in members.values():

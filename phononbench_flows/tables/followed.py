@@ -85,7 +85,7 @@ def followed_modes(store: ResultsStore, sets: Sequence[str], protocol_id: str) -
 
 def same_children(store: ResultsStore, mine: Mapping[str, str]) -> dict[str, str]:
     """For children of a set that are the same as one before them when relaxed, that one, by ids."""
-    from phononbench_flows.sets.children import children_of
+    from phononbench_flows.sets.set_names import children_of
 
     criteria = {**mine, "set": children_of(mine["set"]), "same_as": {"$ne": None}}
     return {row["id"]: row["same_as"] for row in store.query(criteria, ["id", "same_as"])}

@@ -8,8 +8,9 @@ from pymatgen.core import Lattice, Structure
 
 from phononbench_flows.documents import FollowedRecord, Origin, RelaxationRecord, Symmetry
 from phononbench_flows.results.query import CrystalQuery, criteria
-from phononbench_flows.sets.children import child_id, children_of, leave_children
+from phononbench_flows.sets.children import child_id, leave_children
 from phononbench_flows.sets.families import Lines, rms_distance, tell_families
+from phononbench_flows.sets.set_names import children_of
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.tables.followed import counts, followed_modes
 from phononbench_flows.tables.rows import read_crystals
