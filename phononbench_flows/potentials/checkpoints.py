@@ -7,14 +7,16 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-from phononbench_flows.documents import PotentialRecord
 from phononbench_flows.files import replacing
 from phononbench_flows.potentials import registry
 from phononbench_flows.potentials.settings import checked
 from phononbench_flows.potentials.source import PotentialError, Source, is_installed
+
+if TYPE_CHECKING:
+    from phononbench_flows.documents import PotentialRecord
 
 _DOWNLOAD_TIMEOUT_S = 60.0
 
@@ -38,6 +40,8 @@ class Checkpoint:
         Raises:
             PotentialError: it has no such settings.
         """
+        from phononbench_flows.documents import PotentialRecord
+
         return PotentialRecord(
             name=self.name, checkpoint_sha256=self.sha256, settings=checked(self.name, self.source, settings)
         )
