@@ -10,6 +10,7 @@ import yaml
 from phononbench_flows.files import read_regular
 
 MAX_BYTES = 1_000_000
+_DEEPEST = 100
 
 
 class PlainYamlError(Exception):
@@ -17,12 +18,21 @@ class PlainYamlError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases: ten lines of them stand for more values than memory holds."""
+    """Without aliases: ten lines of them stand for more values than memory holds. And not deeper than people write:
+    how long it takes Python to give up depends on what other packages have set.
+    """
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it uses aliases (*name): write the values out")
-        return super().compose_node(parent, index)
+        if self._depth == _DEEPEST:
+            raise yaml.YAMLError("it is nested too deeply")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
