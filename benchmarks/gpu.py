@@ -6,12 +6,13 @@
   evaluation, how busy the device was (NVML), its memory. It is stopped when its share of the time is over, and what was
   judged until then counts.
 * `batches`: microseconds an atom in calls of growing size, to the largest that memory holds.
-* `out of memory`: the forces of displaced supercells with too little memory: batches are halved, and no crystal fails.
+* `out-of-memory`: the forces of displaced supercells with too little memory: batches are halved, and no crystal fails.
 * `compare`: forces of a rattled supercell of 500 atoms, on the device against the CPU.
 * `forms`: the plain model against its faster forms, as a run measures them; which would be used.
 
-Each part writes its result, or a sentence on why there is none, as soon as it is there. `--device cpu --count 6` runs
-the same lines on a CPU: what asks CUDA or NVML is then left out, and memory runs out where the benchmark says so.
+Each part writes its result, or a sentence on why there is none, as soon as it is there; `--parts` names some of them.
+`--device cpu --count 6` runs the same lines on a CPU: what asks CUDA or NVML is then left out, and memory runs out
+where the benchmark says so.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from phononbench_flows.protocol import PRESETS
 
 NAME, CALLS = "GPU_BENCHMARK_POTENTIAL", "GPU_BENCHMARK_CALLS"
 SET = "gpu-benchmark"
+PARTS = ("run", "batches", "out-of-memory", "compare", "forms")
 TOTAL_SECONDS, RUN_SECONDS, BATCHES_SECONDS = 460.0, 230.0, 60.0
 SAMPLE_SECONDS = 0.1
 SMALL_SHARE = 0.05  # of the device's memory, in which the out-of-memory part has to do
@@ -324,6 +326,7 @@ def main() -> None:
     parser.add_argument("--protocol", default="paper")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--run-seconds", type=float, default=RUN_SECONDS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a JSON file")
     given = parser.parse_args()
     began = time.perf_counter()
@@ -332,11 +335,11 @@ def main() -> None:
         parts: dict[str, Callable[[], Any]] = {
             "run": lambda: end_to_end(given, Path(folder)),
             "batches": lambda: batches(given),
-            "out of memory": lambda: out_of_memory(given),
+            "out-of-memory": lambda: out_of_memory(given),
             "compare": lambda: compare(given),
             "forms": lambda: forms(given),
         }
-        for name, part in parts.items():
+        for name, part in ((name, parts[name]) for name in PARTS if name in given.parts):
             if time.perf_counter() - began > TOTAL_SECONDS:
                 found[name] = NOT_BEGUN
             else:

@@ -10,7 +10,8 @@ goes on behind the crystals that are in the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,24 @@ from phononbench_flows.protocol import PRESETS
 
 OPTIMIZERS = ("fire", "lbfgs")
 SAME_ENERGY = 5e-4  # eV per atom
-COLUMNS = ("file", "atoms", *(f"{o}_{what}" for o in OPTIMIZERS for what in ("evaluations", "energy", "space_group")))
+ENDS = ("evaluations", "energy", "space_group")
+COLUMNS = ("file", "atoms", *(f"{optimizer}_{what}" for optimizer in OPTIMIZERS for what in ENDS))
 
 
-def ends(structure: Structure, model: ModelInterface, optimizer: str) -> dict[str, Any]:
-    """What one optimizer makes of a crystal; no energy if it fails."""
+def ends(structures: Sequence[Structure], model: ModelInterface, optimizer: str) -> list[dict[str, Any]]:
+    """What one optimizer makes of each crystal; no energy if it fails."""
     settings = PRESETS["converged"].relaxation.model_copy(update={"optimizer": optimizer})
-    found: Relaxed | Failure = relax([structure], model, settings)[0]
+    return [
+        {f"{optimizer}_{what}": value for what, value in zip(ENDS, _end(found, settings.symprec), strict=True)}
+        for found in relax(structures, model, settings)
+    ]
+
+
+def _end(found: Relaxed | Failure, symprec: float) -> tuple[Any, ...]:
     if isinstance(found, Failure):
-        values: tuple[Any, ...] = ("", "", found.reason.value)
-    else:
-        number = SpacegroupAnalyzer(found.structure, settings.symprec).get_space_group_number()
-        values = (found.steps * len(structure), found.energy_per_atom, number)
-    return {f"{optimizer}_{what}": v for what, v in zip(("evaluations", "energy", "space_group"), values, strict=True)}
+        return "", "", found.reason.value
+    number = SpacegroupAnalyzer(found.structure, symprec).get_space_group_number()
+    return found.steps * len(found.structure), found.energy_per_atom, number
 
 
 def tell(found: Sequence[dict[str, str]]) -> None:
@@ -60,12 +66,14 @@ def main() -> None:
     given = arguments(__doc__, count=40, atoms=8)
     model = potentials.load(given.potential, given.device).model
 
-    def line(file: Path) -> dict[str, Any]:
-        structure = Structure.from_file(file)
-        fire, lbfgs = (ends(structure, model, optimizer) for optimizer in OPTIMIZERS)
-        return {"file": file.name, "atoms": len(structure)} | fire | lbfgs
+    def lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        structures = [Structure.from_file(file) for file in files]
+        by_optimizer = [ends(structures, model, optimizer) for optimizer in OPTIMIZERS]
+        for file, structure, *found in zip(files, structures, *by_optimizer, strict=True):
+            yield {"file": file.name, "atoms": len(structure)} | dict(ChainMap(*found))
 
-    tell(list(rows(chosen(given.folders, given.count, given.atoms), COLUMNS, given.out, line)))
+    files = chosen(given.folders, given.count, given.atoms)
+    tell(list(rows(files, COLUMNS, given.out, lines, given.together)))
 
 
 if __name__ == "__main__":

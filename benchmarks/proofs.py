@@ -11,7 +11,7 @@ a verdict that differs is named. Begun again, it goes on behind the crystals tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,33 @@ STRAINED_CELLS = 12  # of elastic constants
 COLUMNS = ("file", "atoms", "with_proofs", "without", "proof", "cost_with", "cost_without")
 
 
-def judge_both_ways(file: Path, tools: Tools) -> dict[str, Any] | None:
-    """The line of a crystal; None if it fails."""
-    structure, steps = Structure.from_file(file), steps_of(PROTOCOL)
+def judge_both_ways(files: Sequence[Path], tools: Tools) -> Iterator[dict[str, Any]]:
+    """The lines of crystals that are computed together; none for those that fail."""
+    steps = steps_of(PROTOCOL)
+    crystals = [_crystal(file, tools) for file in files]
+    kept: dict[str, dict[str, Arrays]] = {file.name: {} for file in files}
+    inputs = [StepInput(document, partial(_same, s), kept[document.id].__getitem__) for document, s in crystals]
+    proven: dict[str, str] = {}
+    for step in steps:
+        left = [each for each in inputs if each.document.status != Status.FAILED]
+        pass_steps(left, [step], tools, lambda document, arrays: kept[document.id].update(arrays))
+        for each in left:
+            if step.name == "proof" and step.settles(each.document):
+                proven[each.document.id] = str(each.document.status)
+    for document, _ in crystals:
+        if document.status == Status.FAILED:
+            continue
+        full, early = str(document.status), proven.get(document.id)
+        values = (document.id, document.nsites, early or full, full, *costs(document, early))
+        yield dict(zip(COLUMNS, values, strict=True))
+
+
+def _same(structure: Structure) -> Structure:
+    return structure
+
+
+def _crystal(file: Path, tools: Tools) -> tuple[CalculationDocument, Structure]:
+    structure = Structure.from_file(file)
     document = CalculationDocument(
         key=file.name,
         id=file.name,
@@ -43,21 +67,11 @@ def judge_both_ways(file: Path, tools: Tools) -> dict[str, Any] | None:
         potential=tools.loaded.record(),
         protocol_id="proofs",
         protocol_name=PROTOCOL.name,
-        steps=[step.name for step in steps],
+        steps=[step.name for step in steps_of(PROTOCOL)],
         nsites=len(structure),
         stage=SCREENED,
     )
-    kept: dict[str, Arrays] = {}
-    crystal = StepInput(document, lambda: structure, kept.__getitem__)
-    proven: str | None = None
-    for step in steps:
-        pass_steps([crystal], [step], tools, lambda _, arrays: kept.update(arrays))
-        if document.status == Status.FAILED:
-            return None
-        if step.name == "proof" and step.settles(document):
-            proven = str(document.status)
-    full = str(document.status)
-    return dict(zip(COLUMNS, (file.name, len(structure), proven or full, full, *costs(document, proven)), strict=True))
+    return document, structure
 
 
 def costs(document: CalculationDocument, proven: str | None) -> tuple[str, int, int]:
@@ -90,7 +104,7 @@ def main() -> None:
     given = arguments(__doc__, count=20, atoms=20)
     tools = Tools(PROTOCOL, potentials.load(given.potential, given.device))
     files = chosen(given.folders, given.count, given.atoms)
-    tell(rows(files, COLUMNS, given.out, partial(judge_both_ways, tools=tools)))
+    tell(rows(files, COLUMNS, given.out, partial(judge_both_ways, tools=tools), given.together))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def arguments(description: str | None, *, count: int, atoms: int) -> argparse.Na
     parser.add_argument("--atoms", type=int, default=atoms)
     parser.add_argument("--potential", default="sevennet-0")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--together", type=int, default=1, help="crystals in one batch; more on a GPU")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
@@ -33,9 +35,13 @@ def chosen(folders: Sequence[Path], count: int, atoms: int) -> list[Path]:
 
 
 def rows(
-    files: Sequence[Path], columns: Sequence[str], table: Path, line: Callable[[Path], dict[str, Any] | None]
+    files: Sequence[Path],
+    columns: Sequence[str],
+    table: Path,
+    lines: Callable[[Sequence[Path]], Iterable[dict[str, Any]]],
+    together: int = 1,
 ) -> Iterator[dict[str, str]]:
-    """The table's rows, after those that it lacks are written: a ``line`` for each file, None to leave it out."""
+    """The table's rows, after those that it lacks are written: the ``lines`` of so many files at a time."""
     done: set[str] = set()
     if table.exists():
         with table.open(newline="", encoding="utf-8") as stream:
@@ -44,10 +50,8 @@ def rows(
         writer = csv.DictWriter(stream, columns)
         if not done:
             writer.writeheader()
-        for file in files:
-            found = None if file.name in done else line(file)
-            if found is not None:
-                writer.writerow(found)
-                stream.flush()
+        for lot in batched((file for file in files if file.name not in done), together):
+            writer.writerows(lines(lot))
+            stream.flush()
     with table.open(newline="", encoding="utf-8") as stream:
         yield from csv.DictReader(stream)
