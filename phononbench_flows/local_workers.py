@@ -66,7 +66,7 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
     """
     from phononbench_flows.engine.trouble import MachineError
 
-    threads = 1 if maker.device == "cpu" or not _has_gpu() else None
+    threads = max(1, _cores() // number)  # all of them in each process would be in each other's way
     context = get_context("spawn")  # what was forked could not use a GPU, nor threads of its own
     with ProcessPoolExecutor(number, context, initializer=_begin, initargs=(threads,)) as processes:
         waiting, running = iter(chunks), set[Future[None]]()
@@ -85,8 +85,9 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
             processes.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(threads: int | None) -> None:
+def _begin(threads: int) -> None:
     import torch
+    from threadpoolctl import threadpool_limits
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)  # NumPy's and SciPy's
