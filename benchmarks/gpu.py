@@ -212,6 +212,7 @@ def out_of_memory(given: argparse.Namespace) -> dict[str, Any]:
     if given.device == "cpu":
         model = Limited(model, CPU_ATOMS)
     else:
+        usual = torch.cuda.get_per_process_memory_fraction()
         torch.cuda.set_per_process_memory_fraction(SMALL_SHARE)
     from pymatgen.io.ase import AseAtomsAdaptor
 
@@ -225,7 +226,7 @@ def out_of_memory(given: argparse.Namespace) -> dict[str, Any]:
         found = force_constants(crystals, model, PRESETS["paper"].force_constants, budget=budget)
     finally:
         if given.device != "cpu":
-            torch.cuda.set_per_process_memory_fraction(1.0)
+            torch.cuda.set_per_process_memory_fraction(usual)
         release()
     return {
         "crystals": len(found),

@@ -8,9 +8,12 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
+
+from phononbench_flows.potentials.loading import resolved
 
 if TYPE_CHECKING:
     from phononbench_flows.flows.following import FollowMaker
@@ -28,7 +31,7 @@ def usual_number(crystals: int, device: str) -> int:
 
     On a CPU one for each core, as far as there are crystals and memory for them; on a GPU one.
     """
-    if device.startswith("cuda") or (device == "auto" and _has_gpu()):
+    if resolved(device).startswith("cuda"):
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(_cores(), memory // _MEMORY, crystals // FEWEST))
@@ -39,12 +42,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def compute_here(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker) -> None:
@@ -68,7 +65,8 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
 
     threads = max(1, _cores() // number)  # all of them in each process would be in each other's way
     context = get_context("spawn")  # what was forked could not use a GPU, nor threads of its own
-    with ProcessPoolExecutor(number, context, initializer=_begin, initargs=(threads,)) as processes:
+    begin = partial(_begin, threads, number, maker.device)
+    with ProcessPoolExecutor(number, context, initializer=begin) as processes:
         waiting, running = iter(chunks), set[Future[None]]()
         try:
             while True:
@@ -85,9 +83,10 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
             processes.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, processes: int, device: str) -> None:
     import torch
-    from threadpoolctl import threadpool_limits
 
+    from phononbench_flows.engine.batch import limit_memory
+
+    limit_memory(torch.device(resolved(device)), processes)
     torch.set_num_threads(threads)
-    threadpool_limits(threads)  # NumPy's and SciPy's

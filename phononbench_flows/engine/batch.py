@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 # Enough to keep every core busy to the end of a call; a finished crystal is written the sooner the smaller this is.
 _CPU_ATOMS_PER_CORE = 256
-# Where a GPU starts; too large a batch costs one failed call and is halved.
-_GPU_ATOMS_PER_GIB = 250
+# Where a GPU starts; too large a batch costs one failed call and is halved. SevenNet-0 takes 5.8 MiB an atom.
+_GPU_ATOMS_PER_GIB = 128
+# Of a GPU's memory: what torch keeps for later, others cannot have, and Warp's neighbour lists are not torch's.
+_GPU_SHARE = 0.9
 
 
 # What CUDA, ROCm and their libraries say when the device is at fault, and every later call would fail as well.
@@ -66,7 +68,8 @@ class Budget:
         """A starting budget for this device."""
         if device.type != "cuda":
             return cls(_CPU_ATOMS_PER_CORE * torch.get_num_threads())
-        return cls(max(1, torch.cuda.get_device_properties(device).total_memory * _GPU_ATOMS_PER_GIB >> 30))
+        gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return cls(max(1, int(gib * torch.cuda.get_per_process_memory_fraction(device) * _GPU_ATOMS_PER_GIB)))
 
     def shrink(self, atoms: int) -> None:
         """Memory did not suffice for that many atoms."""
@@ -76,6 +79,13 @@ class Budget:
     def fill[T](self, items: Sequence[T], atoms: Callable[[T], int]) -> list[T]:
         """As many of the first items as are within the budget; a first one that exceeds it goes alone."""
         return next(bounded(items, atoms, self.max_atoms))
+
+
+def limit_memory(device: torch.device, processes: int = 1) -> None:
+    """Leave some of a GPU's memory to what is not torch's, and to the other processes that compute on it."""
+    if device.type == "cuda":
+        share = min(_GPU_SHARE / processes, torch.cuda.get_per_process_memory_fraction(device))
+        torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def bisect_failures[T](
@@ -100,23 +110,17 @@ def bisect_failures[T](
     Raises:
         DeviceError: the device is at fault.
     """
-    try:
-        compute(items)
-    except RunEndingError:
-        raise
-    except Exception as error:
-        if _is_device_error(error):
-            raise DeviceError(f"the device failed: {_first_line(error)}") from error
-        # The traceback holds the tensors of the failed call.
-        failure, exhausted = as_failure(error), is_out_of_memory(error)
-        logger.debug("batch of %d failed", len(items), exc_info=error)
-        del error
-    else:
+    failure = _attempt(items, compute)
+    if failure is None:
         return
-    if exhausted:
+    rest = [item for item in items if unfinished(item)]
+    if failure.reason == Reason.OUT_OF_MEMORY:
         budget.shrink(sum(map(atoms, items)))
         _release_memory()
-    rest = [item for item in items if unfinished(item)]
+        if len(items) == 1 and rest:  # what torch had kept may have been in the way of another allocator
+            failure = _attempt(rest, compute)
+            if failure is None:
+                return
     if len(items) == 1:
         for item in rest:
             fail(item, failure)
@@ -125,6 +129,20 @@ def bisect_failures[T](
     for half in (rest[:middle], rest[middle:]):
         if half:
             bisect_failures(half, compute, atoms=atoms, budget=budget, unfinished=unfinished, fail=fail)
+
+
+def _attempt[T](items: list[T], compute: Callable[[list[T]], None]) -> Failure | None:
+    """What went wrong with a batch; without its traceback, which holds the tensors of the failed call."""
+    try:
+        compute(items)
+    except RunEndingError:
+        raise
+    except Exception as error:
+        if _is_device_error(error):
+            raise DeviceError(f"the device failed: {_first_line(error)}") from error
+        logger.debug("batch of %d failed", len(items), exc_info=error)
+        return as_failure(error)
+    return None
 
 
 def as_failure(error: Exception) -> Failure:
@@ -148,9 +166,9 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: torch's, or that of another allocator."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # Allocators outside torch's own (the CPU's, CUDA libraries') say it in words only.
+    # Allocators outside torch's own (the CPU's, Warp's, CUDA libraries') say it in words only.
     text = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "status_alloc_failed")
+    words = ("out of memory", "can't allocate memory", "failed to allocate", "status_alloc_failed")
     return isinstance(error, RuntimeError) and any(each in text for each in words)
 
 

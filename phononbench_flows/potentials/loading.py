@@ -35,12 +35,18 @@ def load(name: str, device: str = "auto", settings: Mapping[str, Setting] | None
     source = registry.find_source(name)
     require_package(name, source)
     given = checked(name, source, settings)
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolved(device)
     require(source, given, device)
     return _load(name, device, tuple(given.items()))
+
+
+def resolved(device: str) -> str:
+    """What ``auto`` means here: the first GPU, else the CPU."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_asked(name: str, device: str, settings: Mapping[str, Setting] | None = None) -> None:
@@ -74,8 +80,10 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         raise PotentialError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD lets a checkpoint run code: unset it")
     import torch
 
+    from phononbench_flows.engine.batch import limit_memory
     from phononbench_flows.potentials.acceleration import FastestForm, forms
 
+    limit_memory(torch.device(device))
     if device == "cpu":
         _keep_freed_memory()
     source = checkpoint.source

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_potentials import Toy
 
-from phononbench_flows.engine.batch import Budget, as_failure, bisect_failures
+from phononbench_flows.engine.batch import Budget, as_failure, bisect_failures, limit_memory
 from phononbench_flows.engine.force_constants import ForceConstants, force_constants
 from phononbench_flows.engine.relax import relax
 from phononbench_flows.engine.trouble import Failure, MachineError
@@ -44,6 +44,7 @@ OF_THE_MEMORY = [
     RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."),
     RuntimeError("HIP out of memory"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("Failed to allocate 36 bytes on device 'cuda:0'"),  # Warp's
     MemoryError("no room"),
 ]
 OF_THE_CRYSTAL = [
@@ -78,6 +79,20 @@ def test_memory_that_runs_out_is_no_error_of_the_device(error, fcc):
     assert (hopeless.reason, hopeless.trace) == (Reason.OUT_OF_MEMORY, "")
 
 
+@pytest.mark.parametrize("error", OF_THE_MEMORY, ids=first_line)
+def test_a_crystal_alone_is_computed_again_once_memory_was_given_back(error, fcc):
+    calls: list[int] = []
+
+    def watch(state) -> None:
+        calls.append(state.n_atoms)
+        if len(calls) == 1:
+            raise error
+
+    (result,) = force_constants([fcc], Toy(watch), PAPER.force_constants, budget=Budget(128))
+    assert isinstance(result, ForceConstants)
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("error", OF_THE_CRYSTAL, ids=first_line)
 def test_anything_else_is_a_failure_of_the_crystal_with_its_traceback(error, fcc):
     (result,) = relax([fcc], raising(error), PAPER.relaxation)
@@ -86,6 +101,33 @@ def test_anything_else_is_a_failure_of_the_crystal_with_its_traceback(error, fcc
     assert result.detail.startswith(f"{type(error).__name__}: ")
     assert result.trace.startswith("Traceback")
     assert "test_batch.py" in result.trace
+
+
+class Gpu:
+    """What the engine asks torch of one GPU of 80 GiB."""
+
+    total_memory = 80 << 30
+
+    def __init__(self, monkeypatch):
+        self.share = 1.0
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: self)
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: self.share)
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.set_share)
+
+    def set_share(self, share, device):
+        self.share = share
+
+
+def test_processes_on_a_gpu_share_its_memory_and_leave_some_to_others(monkeypatch):
+    gpu, device = Gpu(monkeypatch), torch.device("cuda")
+    limit_memory(device)
+    alone = Budget.for_device(device).max_atoms
+    assert 0.5 < gpu.share < 1
+    limit_memory(device, 4)
+    assert gpu.share * 4 < 1
+    limit_memory(device)  # as a potential is loaded
+    assert gpu.share * 4 < 1
+    assert Budget.for_device(device).max_atoms == pytest.approx(alone / 4, rel=1e-3)
 
 
 def test_what_was_finished_before_the_device_broke_stays_finished():
