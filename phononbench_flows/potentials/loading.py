@@ -14,6 +14,7 @@ from phononbench_flows.potentials.checkpoints import identify, require_package, 
 from phononbench_flows.potentials.potential import CUTOFF, Potential
 from phononbench_flows.potentials.settings import ACCELERATE, AUTO, checked, require
 from phononbench_flows.potentials.source import PotentialError, Setting, Source
+from phononbench_flows.quiet import import_warp_quietly
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +84,7 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
     from phononbench_flows.engine.batch import limit_memory
     from phononbench_flows.potentials.acceleration import FastestForm, forms
 
+    import_warp_quietly()
     limit_memory(torch.device(device))
     if device == "cpu":
         _keep_freed_memory()

@@ -18,6 +18,7 @@ from pymatgen.io.cif import CifWriter
 from typer.testing import CliRunner
 
 from phononbench_flows.cli import app
+from phononbench_flows.local_workers import FEWEST
 from phononbench_flows.potentials import source
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore
@@ -151,6 +152,26 @@ def test_exit_codes_and_the_last_words_of_a_process(arguments, code):
     assert done.returncode == code
     assert ("phononbench-flows " in done.stdout) == (code == 0)
     assert ("nosuch" in done.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_library_is_heard_on_an_ordinary_run(tmp_path, fcc, cu3au, workers):
+    for number, structure in enumerate([fcc, cu3au] * FEWEST):  # enough for two processes
+        distorted = structure.copy().perturb(0.01, seed=number)
+        CifWriter(distorted).write_file(tmp_path / f"{number}.cif")
+    arguments = ["run", str(tmp_path), "--set", "toys", "--potential", TOY, "--out", str(tmp_path / "results")]
+    arguments += ["--protocol", "paper", "--device", "cpu", "--workers", str(workers)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "phononbench_flows", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0
+    assert not [line for line in done.stderr.splitlines() if "arning" in line or "eprecat" in line]
 
 
 # -- killed and started again ----------------------------------------------------------------------------------
