@@ -81,10 +81,10 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         raise PotentialError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD lets a checkpoint run code: unset it")
     import torch
 
+    import_warp_quietly()
     from phononbench_flows.engine.batch import limit_memory
     from phononbench_flows.potentials.acceleration import FastestForm, forms
 
-    import_warp_quietly()
     limit_memory(torch.device(device))
     if device == "cpu":
         _keep_freed_memory()

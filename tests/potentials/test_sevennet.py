@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,12 @@ def test_batches_give_what_its_own_calculator_gives(name, assert_as_its_own_calc
     assert len(loaded.elements) == 89
     assert loaded.dtype == "float32"
     loaded.check()
+
+
+def test_nothing_is_said_of_a_gpu_that_is_not_there():
+    script = "from phononbench_flows import potentials; potentials.load('sevennet-0', 'cpu')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "CUDA" not in done.stdout + done.stderr
 
 
 def test_a_model_is_identified_by_its_checkpoint():
