@@ -1,4 +1,4 @@
-"""Commands for a cluster: init-db, launchpad, launchers, submit. Heavy imports wait until they are needed."""
+"""Commands for a cluster: init-db, launchpad, submit. Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
@@ -113,20 +113,6 @@ def write_launchpad(
         out.print(f"{path} (mode 600)", soft_wrap=True)
         if path.parent == at_home(Path("~/.fireworks")) and (otherwise := point_fireworks_to(path)):
             err.print(otherwise, style="yellow", soft_wrap=True)
-
-
-@app.command("launchers")
-def write_launchers(
-    folder: Annotated[Path, typer.Argument(help="Folder to put them into.")] = Path("~/.config/phononbench/launchers"),
-) -> None:
-    """Put queue adapters, workers' files and pilot.sh into a folder of your own; what is there stays as it is."""
-    path = at_home(folder).absolute()
-    checked_target(path, folder=True)
-    with sentences():
-        from phononbench_flows.cluster.site_files import copy_files
-
-        new = copy_files(path)
-    out.print(f"{path}: {', '.join(new) or 'all of them are there'}", soft_wrap=True)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands for one machine: run, protocol, potentials. Heavy imports wait until they are needed."""
+"""Commands for one machine: init, run, protocol, potentials. Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from phononbench_flows.cli.common import (
     sentences,
     tell_ignored,
 )
+from phononbench_flows.files import at_home
 from phononbench_flows.harmless import harmless
 from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
@@ -329,3 +330,17 @@ def fetch_potential(
 
     with sentences():
         out.print(str(potentials.fetch(name)), soft_wrap=True)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for them; what is there stays as it is.")],
+) -> None:
+    """Put launchers for a cluster, scripts that analyse, and examples into a folder, to be made your own."""
+    path = at_home(folder).absolute()
+    checked_target(path, folder=True)
+    with sentences():
+        from phononbench_flows.shipped import copy_shipped
+
+        new = copy_shipped(path)
+    out.print(f"{path}: {', '.join(new) or 'all of it is there'}", soft_wrap=True)

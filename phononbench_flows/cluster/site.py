@@ -35,7 +35,7 @@ def site(lp: LaunchPad) -> Iterator[Check]:
     yield _space(lp)
     folder = os.environ.get("PHONONBENCH_LAUNCHERS")
     if folder is None:
-        advice = "run `phononbench launchers`, and set it as launchers/README.md says"
+        advice = "run `phononbench init ~/.config/phononbench`, and set it as launchers/README.md says"
         yield Check("launchers", State.WARNING, "PHONONBENCH_LAUNCHERS is not set: no adapter is looked at", advice)
         return
     if shutil.which("sbatch") is None:

@@ -1,12 +1,7 @@
-"""The files that a site makes its own: queue adapters, workers, settings of FireWorks and jobflow.
-
-They come with the package, and lie in ``launchers/`` of a checkout.
-"""
+"""FireWorks' own settings."""
 
 from __future__ import annotations
 
-import shutil
-from importlib.resources import files
 from pathlib import Path
 
 import yaml
@@ -14,23 +9,9 @@ import yaml
 from phononbench_flows.files import replacing
 from phononbench_flows.plain_yaml import PlainYamlError, read_plain_yaml
 from phononbench_flows.settings_files import SettingsFileError
+from phononbench_flows.shipped import shipped
 
 FIREWORKS_SETTINGS = "FW_config.yaml"
-
-
-def packaged() -> Path:
-    """Where the files are that came with this installation."""
-    in_wheel = Path(str(files("phononbench_flows"))) / "launchers"
-    return in_wheel if in_wheel.is_dir() else in_wheel.parents[1] / "launchers"
-
-
-def copy_files(folder: Path) -> list[str]:
-    """Put the files into a folder; gives the names of those that were not there. What is there is the user's own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    new = [file for file in sorted(packaged().iterdir()) if file.is_file() and not (folder / file.name).exists()]
-    for file in new:
-        shutil.copyfile(file, folder / file.name)
-    return [file.name for file in new]
 
 
 def point_fireworks_to(launchpad_file: Path) -> str | None:
@@ -46,7 +27,7 @@ def point_fireworks_to(launchpad_file: Path) -> str | None:
     places = {"CONFIG_FILE_DIR": str(launchpad_file.parent), "LAUNCHPAD_LOC": str(launchpad_file)}
     if not settings.exists():
         with replacing(settings) as partial:
-            partial.write_text((packaged() / FIREWORKS_SETTINGS).read_text() + yaml.safe_dump(places))
+            partial.write_text((shipped("launchers") / FIREWORKS_SETTINGS).read_text() + yaml.safe_dump(places))
         return None
     try:
         named = read_plain_yaml(settings)

@@ -284,7 +284,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("janitor", "-l", "away.yaml"), "--lost-seconds", SECONDS),
     (("janitor", "-l", "away.yaml"), "--settle-seconds", SECONDS),
     (("worker", "-l", "away.yaml"), "--device", DEVICES),
-    (("launchers",), "FOLDER", NEW_FOLDERS),
+    (("init",), "DIR", NEW_FOLDERS),
     (("chunks", "-l", "away.yaml"), "--set", SETS),
     (("chunks", "-l", "away.yaml"), "--forget", WORDS),
     (("chunks", "-l", "away.yaml"), "--store", (*STORES, *CLUSTER_STORES)),

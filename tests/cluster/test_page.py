@@ -18,7 +18,7 @@ from servers import MONGO_PASSWORD, MONGO_USER
 
 from phononbench_flows.cluster.launchpad import LaunchError, launchpad_settings, require_one_server
 from phononbench_flows.cluster.launchpad import _launchpad as connected
-from phononbench_flows.cluster.site_files import copy_files, point_fireworks_to
+from phononbench_flows.cluster.site_files import point_fireworks_to
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "launchers" / "README.md").read_text()
@@ -82,13 +82,6 @@ def test_two_servers_are_an_error_unless_asked_for(monkeypatch):
     monkeypatch.setenv("PHONONBENCH_TWO_SERVERS", "1")
     require_one_server(lp, "mongodb://db.example.org/")
     lp.connection.close()
-
-
-def test_the_files_are_copied_once_and_then_the_users_own(tmp_path):
-    assert set(copy_files(tmp_path)) == {file.name for file in (ROOT / "launchers").iterdir()}
-    (tmp_path / "my_qadapter_gpu.yaml").write_text("mine")
-    assert copy_files(tmp_path) == []
-    assert (tmp_path / "my_qadapter_gpu.yaml").read_text() == "mine"
 
 
 def test_fireworks_is_pointed_to_the_file_and_its_other_settings_stay(tmp_path):
