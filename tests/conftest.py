@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 from pathlib import Path
@@ -27,18 +28,25 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch):
-    """Each test stands for a process that has just begun: it has logged nothing, and found no machine broken.
+    """Each test stands for a process that has just begun: it logged nothing, found no machine broken, has no witness.
 
     Handlers of jobflow's and FireWorks' loggers hold the streams of the test that first ran one.
     """
     loggers = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
     for logger in loggers:
         monkeypatch.setattr(logger, "handlers", [])
+    from phononbench_flows import witness
     from phononbench_flows.flows import machine
     from phononbench_flows.steps import passing
 
+    beside = witness._State()
+    monkeypatch.setattr(witness, "_state", beside)
     monkeypatch.setattr(machine, "_broken", [])
     monkeypatch.setattr(passing, "_logged", set())
+    yield
+    if beside.process is not None:
+        faulthandler.enable()
+        beside.process.communicate()  # what it reads ends, and so does it
 
 
 @pytest.fixture
