@@ -82,7 +82,7 @@ def main() -> None:
         print(f"read and screened in {time.monotonic() - begin:.1f} s: {counts(found)}")
         if given.store:
             record = PotentialRecord(name="none", checkpoint_sha256="0" * 64)
-            with ResultsStore.open(Path(folder) / "results") as store:
+            with ResultsStore.open(Path(folder) / "results", create=True) as store:
                 for what in ("first", "second"):
                     begin = time.monotonic()
                     ingest([table], CrystalSet("S", {}, PRESETS["paper"], record), store)

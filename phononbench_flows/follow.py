@@ -200,7 +200,7 @@ def follow_judged(
     keys = [each.document.key for each in judged if each.document.status == Status.UNSTABLE]
     if not keys:
         return list(judged)
-    with TemporaryDirectory(prefix="phononbench-") as folder, ResultsStore.open(folder) as store:
+    with TemporaryDirectory(prefix="phononbench-") as folder, ResultsStore.open(folder, create=True) as store:
         for each in judged:
             each.document.arrays = {name: store.blobs.put(kept) for name, kept in each.arrays.items()}
             store.put_crystals(each.crystal)

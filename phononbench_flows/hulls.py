@@ -131,7 +131,7 @@ def find_hulls(
     crystals = CrystalSet(SET, {}, PROTOCOL, record, lambda: potentials.identify(record.name).elements())
     known, sources = _Known(), []
     if references:
-        with ResultsStore.open(kept) as beside:
+        with ResultsStore.open(kept, create=True) as beside:
             found = gather(references, systems, crystals, beside, watchers.on_crystal)
             known = _relaxed(found, crystals, beside, watchers, device, batch_atoms, workers)
         sources += found.sources

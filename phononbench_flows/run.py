@@ -121,7 +121,7 @@ def judge_folder(
     # Loading takes seconds, and where nothing is missing it is not needed; but a GPU that is not there is told first.
     if device.startswith("cuda") and (workers or 1) == 1:
         load()
-    with ResultsStore.open(Path(out).absolute()) as store:
+    with ResultsStore.open(Path(out).absolute(), create=True) as store:
         described = describe_set(store, set_name, paths, about, condition)
         crystals = CrystalSet(set_name, described.condition, chosen, record, known.elements)
         found = ingest(paths, crystals, store, reference=reference, limit=limit, on_crystal=watchers.on_crystal)

@@ -38,7 +38,7 @@ def fill(path: Path, number: int, seed: int = 0, n_bands: int = 6) -> ResultsSto
     ``n_bands`` band structures (an even number) are shared among them, the first half of which have no imaginary modes.
     """
     random = np.random.default_rng(seed)
-    store = ResultsStore.open(path)
+    store = ResultsStore.open(path, create=True)
     depths = [*[0.0] * (n_bands // 2), *(-np.geomspace(0.03, 3, n_bands // 2))]
     refs = [_bands(store.blobs, random, depth) for depth in depths]
     constants = store.blobs.put(_springs(random))

@@ -274,7 +274,7 @@ def crystals() -> list[tuple[Judgement, CalculationDocument]]:
 @pytest.fixture(params=["embedded", "mongo"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ResultsStore]:
     spec = tmp_path if request.param == "embedded" else f"mongo:{request.getfixturevalue('mongo_database')}"
-    with ResultsStore.open(spec) as opened:
+    with ResultsStore.open(spec, create=True) as opened:
         yield opened
 
 

@@ -23,7 +23,7 @@ with witness.until_the_end():
 
 @pytest.mark.parametrize(("how", "excused"), [("SIGSEGV", 0), ("SIGABRT", 0), ("SIGKILL", 1), ("SIGTERM", 1)])
 def test_only_an_end_of_its_own_making_is_not_excused(how, excused, tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         documents = [blank(crystal_set(), str(i)) for i in range(2)]
         for document in documents:
             document.attempts = document.excused = 1
@@ -33,6 +33,6 @@ def test_only_an_end_of_its_own_making_is_not_excused(how, excused, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode < 0
     assert ("Fatal Python error" in done.stderr) == (excused == 0)
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         found = {d.id: (d.attempts, d.excused) for d in store.documents()}
     assert found == {"toys-0": (1, excused), "toys-1": (1, 1)}

@@ -30,11 +30,9 @@ def opened(spec: dict[str, str], *, new: bool = False) -> Iterator[ResultsStore]
     with sentences():
         from phononbench_flows.store import ResultsStore
 
-        if spec["kind"] == "embedded" and not new and not (Path(spec["path"]) / "results.sqlite").is_file():
-            stop(f"there are no results in {spec['path']}")
         try:
             with told_if_slow(f"the results in {' '.join(spec.values())}"):
-                store = ResultsStore.open(spec)
+                store = ResultsStore.open(spec, create=new)
             with store:
                 yield store
         except UnicodeEncodeError as error:

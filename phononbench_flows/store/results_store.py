@@ -102,22 +102,25 @@ class ResultsStore:
         self._confirmations = confirmations
 
     @classmethod
-    def open(cls, spec: Spec | str | Path) -> ResultsStore:
-        """Open a store, which is made, with its indices, if it is not there.
+    def open(cls, spec: Spec | str | Path, *, create: bool = False) -> ResultsStore:
+        """Open a store.
 
         Which server is meant, and who we are there, is said in the environment; see
         :mod:`phononbench_flows.store.connection`.
 
         Args:
             spec: see :func:`full_spec`.
+            create: make a directory that holds no results yet into a store. A database of a server always is one.
 
         Raises:
-            StoreError: for a wrong spec, a directory that is not, or no longer, ours to read, or a server that does not
-                answer or let us in.
+            StoreError: for a wrong spec, a directory without results or one that is not, or no longer, ours to read, or
+                a server that does not answer or let us in.
         """
         full = full_spec(spec)
         if full["kind"] == "embedded":
             root = Path(full["path"])
+            if not create and not (root / "results.sqlite").is_file():
+                raise StoreError(f"there are no results in {root}")
             names = ("results.sqlite", "crystals.sqlite", "sets.sqlite", "confirmations.sqlite")
             calculations, crystals, sets, confirmations = (SQLiteStore(str(root / name)) for name in names)
             store = cls(full, calculations, crystals, sets, confirmations, BlobStore(root / "blobs"))

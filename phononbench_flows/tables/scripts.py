@@ -63,8 +63,6 @@ def opened(arguments: argparse.ArgumentParser, given: Sequence[str] | None = Non
     options = arguments.parse_args(given)
     try:
         spec = full_spec(options.results) if options.results else configured_spec()
-        if spec["kind"] == "embedded" and not Path(spec["path"]).is_dir():
-            arguments.error(f"there are no results in {spec['path']}")
         with ResultsStore.open(spec) as store:
             yield Work(options, store, read_crystals(store, sets=options.sets, protocol=options.protocol))
     except (BlobError, SelectionError, StoreError) as error:

@@ -126,13 +126,13 @@ def place(tmp_path_factory) -> Path:
         (folder / name).mkdir()
         with sqlite3.connect(folder / name / "results.sqlite") as connection:
             connection.execute(statement)
-    with ResultsStore.open(folder / "good") as store:
+    with ResultsStore.open(folder / "good", create=True) as store:
         fill(store)
-    with ResultsStore.open(folder / "rotten") as store:
+    with ResultsStore.open(folder / "rotten", create=True) as store:
         fill(store)
     with sqlite3.connect(folder / "rotten" / "results.sqlite") as connection:
         connection.execute("UPDATE documents SET document = substr(document, 1, 40)")
-    with ResultsStore.open(folder / "strange") as store:
+    with ResultsStore.open(folder / "strange", create=True) as store:
         fill(store)
     with sqlite3.connect(folder / "strange" / "results.sqlite") as connection:
         connection.execute("""UPDATE documents SET document = json_set(document, '$.id', '../../x', '$.status', 7)""")

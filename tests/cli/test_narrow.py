@@ -77,7 +77,7 @@ def test_a_table_gives_up_columns_before_it_folds_what_counts(width):
 
 @WIDTHS
 def test_the_query(width, tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         documents = [blank(crystal_set("a-set-with-a-name-of-forty-characters-or"), str(4711 + i)) for i in range(3)]
         for document in documents:
             document.status, document.reason = Status.FAILED, Reason.VOLUME_OUT_OF_RANGE

@@ -153,7 +153,7 @@ def test_a_worker_killed_on_any_rung_of_the_ladder_costs_no_verdict(step, lp, mo
     """One crystal that goes all the way up, and one that a proof settles."""
     stacked = Structure(Lattice.tetragonal(2.4, 7.2), ["Cu", "Ag", "Au"], [[0, 0, 0], [0, 0, 1 / 3], [0, 0, 2 / 3]])
     crystals = {"stable": cu3au, "proven": stacked}
-    with ResultsStore.open(tmp_path / "undisturbed") as store:
+    with ResultsStore.open(tmp_path / "undisturbed", create=True) as store:
         keys = put_waiting(store, crystal_set(protocol=RUNGS), crystals)
         maker = ChunkMaker(
             store=store.spec, protocol=RUNGS.model_dump(mode="json"), potential=TOY, device="cpu", batch_atoms=256

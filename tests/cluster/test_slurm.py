@@ -153,7 +153,7 @@ def assert_same_as_local(site: Site, set_name: str, *run: object) -> Counter[str
     """Compare every document with that of `phononbench run`; gives the number of crystals by status."""
     out = site.home / "local"
     site.run("phononbench", "run", *run, "--set", set_name, "--device", "cpu", "--out", out)
-    with ResultsStore.open(out) as store:
+    with ResultsStore.open(out, create=True) as store:
         local = {document.id: document for document in store.documents({"set": set_name})}
     found = judged(site, set_name)
     assert found.keys() == local.keys()

@@ -43,7 +43,7 @@ def document(
 @pytest.fixture
 def store(tmp_path):
     kinds = [kind for kind, n in NUMBERS.items() for _ in range(n)]
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         store.put(*(document(i, *kind, "toys") for i, kind in enumerate(kinds)))
         store.put(document(0, Status.STABLE, "spectrum", None, 0, "other"))
         yield store

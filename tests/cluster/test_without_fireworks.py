@@ -75,6 +75,6 @@ def test_the_clusters_commands_say_what_to_install(no_fireworks, arguments, tmp_
 
 def test_what_can_be_asked_without_fireworks_is_answered(no_fireworks, tmp_path):
     cli = importlib.import_module("phononbench_flows.cli")
-    importlib.import_module("phononbench_flows.store").ResultsStore.open(tmp_path / "results").close()
+    importlib.import_module("phononbench_flows.store").ResultsStore.open(tmp_path / "results", create=True).close()
     result = CliRunner().invoke(cli.app, ["status", "--store", str(tmp_path / "results"), "--json"])
     assert (result.exit_code, result.stdout.strip()) == (0, "[]")

@@ -71,7 +71,7 @@ def test_through_fireworks(mongo_uri, mongo_database, tmp_path, monkeypatch, set
     file = tmp_path / "my_launchpad.yaml"
     write_launchpad(file, launchpad_settings(mongo_uri, mongo_database))
     where = f"mongo:{mongo_database}"
-    with ResultsStore.open(where) as store:
+    with ResultsStore.open(where, create=True) as store:
         put(store)
         asked = ["confirm", where, "--set", "m", "--n", 2, "--maker", MAKER, "--settings", settings]
         asked += ["--functional", "EMT", "--launchpad", file]
@@ -105,7 +105,7 @@ def test_through_fireworks(mongo_uri, mongo_database, tmp_path, monkeypatch, set
 
 
 def test_written_flows_are_on_our_cell_and_supercell(tmp_path, settings):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         put(store)
     folder = tmp_path / "flows"
     for _ in range(2):
@@ -125,7 +125,7 @@ def test_written_flows_are_on_our_cell_and_supercell(tmp_path, settings):
 
 
 def test_vasp_flows_are_built_without_potcars(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         put(store)
     said = run("confirm", tmp_path / "results", "--set", "m", "--n", 2, "--write", tmp_path / "flows")
     assert "2 crystals drawn, 2 phonon flows written" in said

@@ -16,7 +16,7 @@ MINE = {"set": "A", "protocol_id": "p"}
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         stable = [judged(0.01 * place, nsites=1 + place % 3) for place in range(30)]
         unstable = [judged(-0.1 * (1 + place), nsites=1 + place % 3) for place in range(12)]
         store.put(*stable, *unstable, crystal("rejected"), crystal("pending"), judged(0.0, "B"))

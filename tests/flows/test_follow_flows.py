@@ -18,7 +18,7 @@ from test_makers import back_from_the_launchpad
 from phononbench_flows import judge, judge_folder
 from phononbench_flows.flows.following import FollowMaker
 from phononbench_flows.follow import FollowError, follow_set
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.store import ResultsStore, StoreError
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def judged(tmp_path, fcc, simple_cubic) -> Path:
 
 
 def told(results: Path) -> dict[str, tuple[str, str | None]]:
-    with ResultsStore.open(results) as store:
+    with ResultsStore.open(results, create=True) as store:
         return {
             each.id: (each.status, each.symmetry_relaxed and each.symmetry_relaxed.symbol) for each in store.documents()
         }
@@ -45,7 +45,7 @@ def test_simple_cubic_becomes_close_packed_and_the_set_stays_what_it_was(judged,
     family = parent.family
     assert (parent.id, family.outcome, family.path[0]) == ("toys-simple", "stable", "Pm-3m")
     assert family.energy_gained > 0.1
-    with ResultsStore.open(judged) as store:
+    with ResultsStore.open(judged, create=True) as store:
         assert store.count({"set": "toys"}) == 2
         children = list(store.documents({"set": "toys.children"}))
         best = store.get(f"{family.stable}@{parent.protocol_id}")
@@ -87,17 +87,17 @@ def test_killed_in_the_middle_it_goes_on_and_loses_nothing(judged, tmp_path):
     deadline, relaxed = time.monotonic() + 200, 0
     while time.monotonic() < deadline and first.poll() is None and not relaxed:
         time.sleep(0.02)
-        with ResultsStore.open(judged) as store:
+        with ResultsStore.open(judged, create=True) as store:
             relaxed = store.count({"set": "toys.children", "relaxation": {"$ne": None}})
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    with ResultsStore.open(judged) as store:
+    with ResultsStore.open(judged, create=True) as store:
         made = {each.id: each.relaxation for each in store.documents({"set": "toys.children"})}
         assert store.count({"set": "toys.children", "status": "stable"}) == 0, "the kill has to fall in the middle"
     assert any(made.values())
 
     assert subprocess.run(command(judged), check=False, **quiet).returncode == 0
-    with ResultsStore.open(judged) as store:
+    with ResultsStore.open(judged, create=True) as store:
         after = {each.id: each for each in store.documents({"set": "toys.children"})}
         [parent] = store.documents({"id": "toys-simple"})
     assert set(made) <= set(after)
@@ -114,6 +114,9 @@ def test_one_crystal_is_followed_without_a_store(simple_cubic, fcc):
 
 
 def test_a_set_without_unstable_crystals_is_told(tmp_path):
+    with pytest.raises(StoreError, match="no results in"):
+        follow_set("nothing", out=tmp_path / "results", potential=TOY, device="cpu")
+    ResultsStore.open(tmp_path / "results", create=True).close()
     with pytest.raises(FollowError, match="'nothing' has no unstable crystal under the protocol converged"):
         follow_set("nothing", out=tmp_path / "results", potential=TOY, device="cpu")
 

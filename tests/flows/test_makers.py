@@ -37,7 +37,7 @@ def chunk_maker(store: ResultsStore, protocol: Protocol = PAPER, potential: str 
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         yield store
 
 

@@ -22,7 +22,7 @@ PACE = ("relaxation", "protocol", "potential", "cpu")
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         yield store
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def packed(folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "alpha.zip"
-    with ResultsStore.open(folder) as store:
+    with ResultsStore.open(folder, create=True) as store:
         pack(store, "Alpha", path, force_constants=True)
     return path
 
@@ -60,7 +60,7 @@ def test_a_bundle_verifies(packed):
 
 
 def test_what_is_in_it(packed, folder):
-    with zipfile.ZipFile(packed) as bundle, ResultsStore.open(folder) as store:
+    with zipfile.ZipFile(packed) as bundle, ResultsStore.open(folder, create=True) as store:
         names = bundle.namelist()
         judged = [d for d in store.documents({"set": "Alpha"}, sort={"id": 1}) if d.arrays]
         assert {name for d in judged for name in d.arrays} == {"band_structure", "force_constants"}
@@ -82,7 +82,7 @@ def test_what_is_in_it(packed, folder):
 
 
 def test_the_same_content_makes_the_same_bytes(packed, folder, tmp_path):
-    with ResultsStore.open(folder) as store:
+    with ResultsStore.open(folder, create=True) as store:
         pack(store, "Alpha", tmp_path / "again.zip", force_constants=True)
         store.put_set(store.get_set("Alpha"))  # written again, but not another one
         pack(store, "Alpha", tmp_path / "later.zip", force_constants=True)
@@ -98,7 +98,7 @@ def test_a_report_may_go_along(folder, tmp_path):
     (report / "tables").mkdir(parents=True)
     (report / "report.html").write_text("a page")
     (report / "tables" / "by_crystal_system.csv").write_text("a table")
-    with ResultsStore.open(folder) as store:
+    with ResultsStore.open(folder, create=True) as store:
         pack(store, "Alpha", tmp_path / "x.zip", report=report)
     names = {name for name in verify(tmp_path / "x.zip").files if name.startswith("report/")}
     assert names == {"report/report.html", "report/tables/by_crystal_system.csv"}
@@ -329,7 +329,7 @@ def test_undecided_crystals_are_packed_too(tmp_path):
         assert (counts["undecided"], counts["generated"]) == (1, 10)
         assert sum(counts[part] for part in (*PARTS, "undecided")) == 10
     assert verify(tmp_path / "x.zip").counts == counts
-    with ResultsStore.open(tmp_path / "mine") as target:
+    with ResultsStore.open(tmp_path / "mine", create=True) as target:
         unpack(tmp_path / "x.zip", target)
         assert target.count({"status": "undecided"}) == 1
 
@@ -369,7 +369,7 @@ def test_only_finished_sets_judged_in_one_known_way_are_packed(tmp_path):
 
 
 def test_into_a_store_of_ones_own(packed, folder, tmp_path):
-    with ResultsStore.open(folder) as source, ResultsStore.open(tmp_path / "mine") as target:
+    with ResultsStore.open(folder, create=True) as source, ResultsStore.open(tmp_path / "mine", create=True) as target:
         for _ in range(2):
             unpack(packed, target)
             documents = {document.id: document for document in target.documents()}
@@ -386,7 +386,7 @@ def test_into_a_store_of_ones_own(packed, folder, tmp_path):
 
 
 def test_nothing_is_overwritten(packed, tmp_path):
-    with ResultsStore.open(tmp_path / "mine") as target:
+    with ResultsStore.open(tmp_path / "mine", create=True) as target:
         unpack(packed, target)
         mine = next(target.documents({"status": "stable"}))
         mine.detail = "mine"
@@ -408,7 +408,7 @@ def test_nothing_is_overwritten(packed, tmp_path):
 
 
 def test_another_description_of_the_set_is_kept(packed, tmp_path):
-    with ResultsStore.open(tmp_path / "mine") as target:
+    with ResultsStore.open(tmp_path / "mine", create=True) as target:
         unpack(packed, target)
         about = target.get_set("Alpha")
         about.model = "Another"

@@ -141,7 +141,7 @@ def test_a_bundle_that_names_code_is_refused(packed, tmp_path, member, field, pl
 
 def test_nothing_of_it_is_unpacked(packed, tmp_path):
     path = forged(packed, tmp_path / "forged.zip", DOCUMENTS, "relaxed_structure")
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         with pytest.raises(BundleError):
             unpack(path, store)
         assert store.count() == 0
@@ -183,7 +183,7 @@ def test_a_bundle_by_a_protocol_with_a_step_of_its_own_verifies_and_imports_noth
             member.create_system, member.external_attr = 3, 0o644 << 16
             bundle.writestr(member, data)
     assert verify(again).protocol_id == protocol_id
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         unpack(again, store)
     answer = CliRunner().invoke(app, ["query", str(tmp_path / "results"), "--format", "csv"])
     assert answer.exit_code == 0, answer.output
@@ -240,7 +240,7 @@ def test_no_command_imports_what_documents_name(armed_store, tmp_path):
 
 
 def test_neither_does_comparing_nor_a_step_nor_a_judged_crystal(armed_store):
-    with ResultsStore.open(armed_store) as store:
+    with ResultsStore.open(armed_store, create=True) as store:
         document = next(store.documents({"relaxed_structure": {"$ne": None}}))
         with pytest.raises(StoredStructureError, match=document.id):
             compare_relaxed(store, {"set": document.set})

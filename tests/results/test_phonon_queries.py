@@ -53,7 +53,7 @@ Computed = dict[str, tuple[CalculationDocument, ForceConstants, Bands]]
 
 @pytest.fixture(scope="module")
 def computed(folder) -> Iterator[Computed]:
-    with ResultsStore.open(folder) as store:
+    with ResultsStore.open(folder, create=True) as store:
         yield {
             document.id: (
                 document,
@@ -69,7 +69,7 @@ def asked(folder: Path, *arguments: object) -> Any:
 
 
 def test_what_there_is(folder, computed):
-    with ResultsStore.open(folder) as store:
+    with ResultsStore.open(folder, create=True) as store:
         assert {row["id"]: row["status"] for row in store.query({}, ["id", "status"])} == {
             "toys-broken": "rejected",
             "toys-cu3au": "stable",
@@ -170,7 +170,7 @@ def test_nothing_that_has_phonons_is_found(folder, tmp_path):
 def test_one_crystal_under_two_protocols_is_refused(folder, computed, tmp_path, form):
     document, _, _ = computed["toys-fcc"]
     protocol_id = OTHER.id_with(document.potential.checkpoint_sha256)
-    with ResultsStore.open(folder) as source, ResultsStore.open(tmp_path / "both") as store:
+    with ResultsStore.open(folder, create=True) as source, ResultsStore.open(tmp_path / "both", create=True) as store:
         for ref in document.arrays.values():
             store.blobs.put_bytes(source.blobs.read(ref))
         second = document.model_copy(update={"protocol_id": protocol_id, "key": f"{document.id}@{protocol_id}"})

@@ -143,7 +143,7 @@ def test_emmet_has_the_same_bands_and_density_of_states(judged):
 
 
 def test_from_a_store(judged, tmp_path):
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         document = judged.document.model_copy(deep=True)
         document.arrays = {name: store.blobs.put(dict(arrays)) for name, arrays in judged.arrays.items()}
         store.put_crystals(judged.crystal)

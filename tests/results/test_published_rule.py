@@ -89,7 +89,7 @@ def test_the_card():
 @pytest.fixture(params=["embedded", "mongo"])
 def store(request, tmp_path):
     spec = tmp_path / "made" if request.param == "embedded" else f"mongo:{request.getfixturevalue('mongo_database')}"
-    with ResultsStore.open(spec) as opened:
+    with ResultsStore.open(spec, create=True) as opened:
         fill_exact(opened)
         fill(opened)
         yield opened
@@ -116,7 +116,7 @@ def test_documents_of_before_say_it_too(tmp_path):
             {name: each[name] for name in ("stability", "threshold", "where", "next")} for each in row["assessments"]
         ]
         row["evidence"] = {name: row["evidence"][name] for name in ("looks", "noise", "not_looked_at")}
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         store.put(make(0), make(1))
         store._calculations.update(rows)
         assert judged_at(store, {"protocol_id": "p"}) == JudgedAt((-0.1, -0.5), exact=False)
@@ -135,7 +135,7 @@ def test_the_summary_of_a_run():
 
 
 def test_queries_from_the_command_line(tmp_path):
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         fill_exact(store)
     result = CliRunner().invoke(app, ["query", str(tmp_path), "--disputed", "--status", "stable", "--format", "jsonl"])
     assert result.exit_code == 0, result.output
@@ -145,7 +145,7 @@ def test_queries_from_the_command_line(tmp_path):
     assert re.search(r"published\s", result.output)
     result = CliRunner().invoke(app, ["query", str(tmp_path), "--published", "maybe"])
     assert (result.exit_code, "no verdict of the published rule 'maybe'" in result.output) == (2, True)
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         [crystal_id] = [row["id"] for row in store.query({"minimum.frequency": -4.2}, ["id"])]
     result = CliRunner().invoke(app, ["show", crystal_id, str(tmp_path)])
     assert result.exit_code == 0, result.output
@@ -155,7 +155,7 @@ def test_queries_from_the_command_line(tmp_path):
 def test_bundles_of_verdicts_by_exact_frequencies(tmp_path):
     structure = Structure(Lattice.cubic(4.0), ["O"], [[0, 0, 0]]).as_dict()
     looks = {"q": np.array([[0.125, 0, 0]]), "matrices": np.eye(3)[None] * (1 + 2j), "tolerance": np.asarray(0.05)}
-    with ResultsStore.open(tmp_path / "one") as store:
+    with ResultsStore.open(tmp_path / "one", create=True) as store:
         refs = {"exact_looks": store.blobs.put(looks), "band_structure": store.blobs.put({"q": np.zeros((1, 3))})}
         documents = [
             make_exact(number, *lowest, set="left", relaxed_structure=structure, arrays=refs)
@@ -169,7 +169,7 @@ def test_bundles_of_verdicts_by_exact_frequencies(tmp_path):
     assert {document.status for document in packed} == {"stable", "unstable", "undecided"}
     assert (manifest.protocol_id, manifest.counts["undecided"]) == (CONVERGED.id_with(POTENTIAL.checkpoint_sha256), 1)
     assert verify(tmp_path / "x.zip") == manifest
-    with ResultsStore.open(tmp_path / "two") as other:
+    with ResultsStore.open(tmp_path / "two", create=True) as other:
         unpack(tmp_path / "x.zip", other)
         again = list(other.documents(sort={"id": 1}))
         kept = other.blobs.get(again[0].arrays["exact_looks"])
@@ -180,7 +180,7 @@ def test_bundles_of_verdicts_by_exact_frequencies(tmp_path):
 
 
 def test_a_verdict_that_exact_looks_do_not_bear_is_found(tmp_path: Path):
-    with ResultsStore.open(tmp_path / "one") as store:
+    with ResultsStore.open(tmp_path / "one", create=True) as store:
         forged = make_exact(0, -4.2, 0.76, set="left", relaxed_structure=None)
         forged.evidence = seen_exactly(-4.2, -0.76)
         store.put_crystals(crystal_of(forged))

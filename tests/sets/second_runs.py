@@ -47,7 +47,7 @@ def counts(store: ResultsStore) -> Funnel:
 
 def as_fresh(paths: Sequence[Path], store: ResultsStore, empty: Path) -> None:
     """Assert that the store says what a fresh run of these inputs says."""
-    with ResultsStore.open(empty) as fresh:
+    with ResultsStore.open(empty, create=True) as fresh:
         run(paths, fresh)
         assert documents(store) == documents(fresh)
         assert crystals_of(store) == crystals_of(fresh)

@@ -36,7 +36,7 @@ def test_only_what_waits_is_costed(tmp_path):
     def document(name: str, **fields) -> CalculationDocument:
         return blank(crystals, name).model_copy(update={"stage": SCREENED, "nsites": 4} | fields)
 
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         symmetric = Symmetry(number=225, point_group="m-3m", symbol="Fm-3m", symprec=0.01)
         documents = [
             document("plain"),

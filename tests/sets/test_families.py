@@ -21,7 +21,7 @@ HALITE = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         yield store
 
 

@@ -85,7 +85,7 @@ def test_rows_of_a_kind(hard, hostile, tmp_path, kind):
     misses = []
     for number, (text, rows) in enumerate(given(hard, kind).items()):
         inputs = paths(text, hard, hostile)
-        with ResultsStore.open(tmp_path / f"results-{number}") as store:
+        with ResultsStore.open(tmp_path / f"results-{number}", create=True) as store:
             run(inputs, store)
             assert counts(store).generated == len(documents(store))
             misses += wrong(rows, store, {"@hostile": str(hostile)} if text[0] == "@" else {"": f"{hard}/"})
@@ -95,7 +95,7 @@ def test_rows_of_a_kind(hard, hostile, tmp_path, kind):
 def test_a_row_that_is_too_large_costs_itself(hostile, tmp_path):
     """Its rows are about reading; in a set the third repeats the first."""
     table = hostile / BIG_FIELD.removeprefix("@hostile/")
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         run([table], store)
         found = documents(store)
         assert counts(store).generated == 3
@@ -111,7 +111,7 @@ def test_second_runs(hard, tmp_path):
     misses = []
     for number, (text, rows) in enumerate(given(hard, "rerun").items()):
         place, name = tmp_path / f"inputs-{number}", Path(text.split(";")[0].split("|")[0]).parts[1]
-        with ResultsStore.open(tmp_path / f"results-{number}") as store:
+        with ResultsStore.open(tmp_path / f"results-{number}", create=True) as store:
             for step, handed_in in zip(("step1", "step2"), text.split(";"), strict=True):
                 shutil.rmtree(place, ignore_errors=True)
                 shutil.copytree(hard / "rerun" / name / step, place / "now")

@@ -18,7 +18,7 @@ SET = CrystalSet("gen", {"band_gap": 1.5}, PRESETS["paper"], POTENTIAL, lambda: 
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         yield store
 
 

@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 def judged(folder, out, workers):
     found = judge_folder(folder, "S", out=out, potential=TOY, protocol=SMALL, device="cpu", workers=workers)
-    with ResultsStore.open(out) as store:
+    with ResultsStore.open(out, create=True) as store:
         return found, {d.id: d for d in store.documents()}
 
 
@@ -65,7 +65,7 @@ def test_a_process_that_is_killed_ends_the_run_and_loses_nothing(folder, tmp_pat
         """The process that computes, once something is relaxed."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            with ResultsStore.open(out) as store:
+            with ResultsStore.open(out, create=True) as store:
                 seen = [d.provenance.pid for d in store.documents({"stage": "relaxation"}) if d.provenance]
             if seen:
                 os.kill(seen[0], signal.SIGKILL)

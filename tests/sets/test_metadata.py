@@ -29,7 +29,7 @@ POSCAR = "Po\n1.0\n3.3 0 0\n0 3.3 0\n0 0 3.3\nPo\n1\ndirect\n0 0 0\n"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ResultsStore]:
-    with ResultsStore.open(tmp_path / "store") as opened:
+    with ResultsStore.open(tmp_path / "store", create=True) as opened:
         yield opened
 
 
@@ -158,7 +158,7 @@ def test_run_keeps_what_it_is_told(folder, fcc, tmp_path):
     words = " ".join(done.output.split())
     assert "generated │ 5 │ 100.0 %" in words
     assert "not handed in │ 4 │ 80.0 %" in words
-    with ResultsStore.open(out) as store:
+    with ResultsStore.open(out, create=True) as store:
         found = store.get_set("A")
         (document,) = store.documents()
     assert found is not None

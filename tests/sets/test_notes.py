@@ -30,7 +30,7 @@ Mg 0.333 0.667 0.25
 def test_notes_of_the_parser_stand_in_the_crystals_document(tmp_path: Path) -> None:
     path = tmp_path / "mg.cif"
     path.write_text(MAGNESIUM)
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         ingest([path], CrystalSet("gen", {}, PRESETS["paper"], POTENTIAL, lambda: frozenset({"Mg"})), store)
         [document] = store.documents()
         assert document.status == Status.PENDING

@@ -67,7 +67,7 @@ def screened(folder: Path, contents: Mapping[str, str]) -> Groups:
 
 def ingested(folder: Path, contents: Mapping[str, str], place: Path) -> Groups:
     """The same by what a run leaves in a store."""
-    with ResultsStore.open(place) as store:
+    with ResultsStore.open(place, create=True) as store:
         run([folder], store)
         found = documents(store, crystal_set())
     assert all(each["duplicate_of"] is None or each["duplicate_of"] < name for name, each in found.items())

@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path) -> Iterator[ResultsStore]:
     place = tmp_path / "results"
     if request.param == "mongo":
         place = f"mongo:{request.getfixturevalue('mongo_database')}"
-    with ResultsStore.open(place) as opened:
+    with ResultsStore.open(place, create=True) as opened:
         yield opened
 
 
@@ -146,7 +146,7 @@ def test_who_may_only_read_has_the_answer(mongo_password_server, monkeypatch):
 def test_the_distance_is_that_of_the_protocol_that_relaxed(tmp_path, fcc):
     """Without its end, which is what a cluster's run has not."""
     protocol = Protocol(name="narrow", screening=ScreeningSettings(same_distance_relaxed=1e-9))
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         for name, chosen in (("wide", Protocol()), ("narrow", protocol)):
             crystals = crystal_set(name, chosen)
             keys = put_waiting(store, crystals, {"a": fcc, "b": fcc.copy().scale_lattice(48)})

@@ -24,7 +24,7 @@ KINDS = [
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         yield store
 
 

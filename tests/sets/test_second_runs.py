@@ -35,7 +35,7 @@ CONTENTS = {
 
 @pytest.fixture
 def store(tmp_path):
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         yield store
 
 
@@ -164,7 +164,7 @@ def test_members_of_archives_and_rows_of_tables_go_as_files_do(store, tmp_path, 
 def test_any_history_ends_as_a_fresh_run(folder, tmp_path, texts):
     chance = random.Random(5)
     for story in range(4):
-        with ResultsStore.open(tmp_path / f"results-{story}") as store:
+        with ResultsStore.open(tmp_path / f"results-{story}", create=True) as store:
             for _ in range(4):
                 for name in "abcdef":
                     act = chance.random()

@@ -83,7 +83,7 @@ def test_a_run_that_ends_at_any_rung_goes_on_from_there(tmp_path, fcc, simple_cu
     whole = tmp_path / "whole"
     results = []
     for out, first in ((whole, 0), (tmp_path / "broken", done)):
-        with ResultsStore.open(out) as store:
+        with ResultsStore.open(out, create=True) as store:
             crystals = crystal_set(protocol=QUICK)
             keys = put_waiting(store, crystals, {"fcc": fcc, "simple": simple_cubic})
             how = {"store": store.spec, "protocol": QUICK.model_dump(mode="json"), "device": "cpu"}

@@ -101,7 +101,7 @@ def test_small_generated_crystals_have_the_same_verdict(shared_data):
 
 @pytest.fixture
 def store(tmp_path, cu3au):
-    with ResultsStore.open(tmp_path / "store") as found:
+    with ResultsStore.open(tmp_path / "store", create=True) as found:
         crystals = crystal_set(protocol=QUICK)
         keys = put_waiting(found, crystals, {"proven": stacked("Cu", "Ag", "Au"), "stable": cu3au})
         compute(found, keys)

@@ -87,7 +87,10 @@ def stores(
     crystals = [crystal(number, rng) for number in range(120)]
     with pytest.MonkeyPatch.context() as patch, fresh_database(mongo_server_uri) as database:
         patch.setenv("PHONONBENCH_MONGO_URI", mongo_server_uri)
-        served, embedded = ResultsStore.open(f"mongo:{database}"), ResultsStore.open(tmp_path_factory.mktemp("store"))
+        served, embedded = (
+            ResultsStore.open(f"mongo:{database}"),
+            ResultsStore.open(tmp_path_factory.mktemp("store"), create=True),
+        )
         for document in crystals:
             if document.set == "MyModel" and document.status == "stable":
                 bands = served.blobs.put({"frequencies": np.array([rng.random(), 3.0])})

@@ -270,7 +270,7 @@ class Old:
     def check(self) -> None:
         """The store holds what it held before, and nothing beside."""
         told = [expected(old) for old in self.documents]
-        with ResultsStore.open(self.spec) as store:
+        with ResultsStore.open(self.spec, create=True) as store:
             assert {found.key: found for found in store.documents()} == {each.key: each for _, each in told}
             crystals = {crystal.id: crystal for crystal, _ in told}
             assert {found.id: found for found in store.crystals(store.distinct("id"))} == crystals
@@ -328,7 +328,7 @@ def test_an_old_store_is_refused_migrated_and_then_the_same(old):
     how = rf"was written by an older version.*run `phononbench migrate {old.spec}`\."
     for _ in range(2):  # to be refused changes nothing
         with pytest.raises(StoreError, match=how):
-            ResultsStore.open(old.spec)
+            ResultsStore.open(old.spec, create=True)
     refused = invoke("query", old.spec)
     assert refused.exit_code == 2
     assert f"run `phononbench migrate {old.spec}`" in refused.stderr
@@ -345,7 +345,7 @@ def test_an_old_store_is_refused_migrated_and_then_the_same(old):
 
 def test_what_migrated_follows_from_its_evidence(old, tmp_path):
     migrate(old.spec)
-    with ResultsStore.open(old.spec) as store:
+    with ResultsStore.open(old.spec, create=True) as store:
         for name in ("paper", "commensurate"):
             protocol = PRESETS[name]
             found = list(store.documents({"protocol_name": name, "assessments": {"$ne": []}}))
@@ -422,7 +422,7 @@ def test_a_migration_killed_at_any_write_is_gone_on_with(kind, after, tmp_path, 
         except KilledError:
             if place < writes - 1 or not after:
                 with pytest.raises(StoreError, match="phononbench migrate"):
-                    ResultsStore.open(old.spec)
+                    ResultsStore.open(old.spec, create=True)
             assert migrate(old.spec) <= 17
             old.check()
             assert migrate(old.spec) == 0
@@ -463,7 +463,7 @@ def test_a_document_that_no_version_wrote_is_named(old):
     assert failed.exit_code == 2
     assert f"Document '{odd['key']}' is not as an older version wrote it: KeyError('source')" in failed.stderr
     with pytest.raises(StoreError, match="phononbench migrate"):
-        ResultsStore.open(spec)
+        ResultsStore.open(spec, create=True)
 
 
 def test_progress_is_told(old, monkeypatch):
@@ -479,7 +479,7 @@ def test_stores_that_need_no_migration(tmp_path, mongo_database):
         migrate(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     for spec in (str(tmp_path / "new"), f"mongo:{mongo_database}"):
-        ResultsStore.open(spec).close()
+        ResultsStore.open(spec, create=True).close()
         assert migrate(spec) == 0
     (tmp_path / "odd").mkdir()
     for statement in ("PRAGMA user_version = 1", "PRAGMA user_version = 4", "CREATE TABLE other (x)"):

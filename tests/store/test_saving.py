@@ -17,7 +17,7 @@ WAITING = {"status": "pending", "stage": "screened"}
 @pytest.fixture(params=["embedded", "server"])
 def store(request, tmp_path):
     where = tmp_path if request.param == "embedded" else f"mongo:{request.getfixturevalue('mongo_database')}"
-    with ResultsStore.open(where) as store:
+    with ResultsStore.open(where, create=True) as store:
         yield store
 
 

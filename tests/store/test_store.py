@@ -51,7 +51,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Spec:
 
 @pytest.fixture
 def store(spec: Spec) -> Iterator[ResultsStore]:
-    with ResultsStore.open(spec) as opened:
+    with ResultsStore.open(spec, create=True) as opened:
         yield opened
 
 
@@ -416,7 +416,7 @@ def start(target: Callable[..., None], *arguments: Any) -> Any:
 
 
 def put_forever(spec: Spec, first: int, pipe: int) -> None:
-    with ResultsStore.open(spec) as store:
+    with ResultsStore.open(spec, create=True) as store:
         for number in range(first, first + 100_000):
             store.put(make(number))
             os.write(pipe, f"{number}\n".encode())
@@ -436,7 +436,7 @@ def test_killed_writer_loses_nothing(spec: Spec) -> None:
             os.kill(process.pid, signal.SIGKILL)
             told.extend(int(line) for line in lines)
         process.join()
-        with ResultsStore.open(spec) as store:
+        with ResultsStore.open(spec, create=True) as store:
             assert len(told) <= store.count() <= len(told) + kill
             for number in told:
                 kept, expected = store.get(f"gen_{number}@p"), make(number)
@@ -446,7 +446,7 @@ def test_killed_writer_loses_nothing(spec: Spec) -> None:
 
 
 def write_many(spec: Spec, writer: int, count: int) -> None:
-    with ResultsStore.open(spec) as store:
+    with ResultsStore.open(spec, create=True) as store:
         for number in range(count):
             store.put(make(number, key=f"{writer}-{number}", set=f"w{writer}"))
             store.put(make(writer, key="shared", set=f"w{writer}", condition=dict.fromkeys("abc", writer)))
@@ -455,7 +455,7 @@ def write_many(spec: Spec, writer: int, count: int) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_writers_and_reader_at_once(spec: Spec) -> None:
     writers = [start(write_many, spec, writer, 30) for writer in range(3)]  # all of them find nothing
-    reader, seen = ResultsStore.open(spec), 0
+    reader, seen = ResultsStore.open(spec, create=True), 0
     while any(writer.is_alive() for writer in writers):
         for doc in reader.documents():
             seen += 1
@@ -496,7 +496,7 @@ def test_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spec = {"kind": "embedded", "path": str(tmp_path / "there")}
     for given in (spec, "there", Path("there")):
-        with ResultsStore.open(given) as store:
+        with ResultsStore.open(given, create=True) as store:
             assert store.spec == spec
             assert store.missing_indexes() == []
     assert open_store("there") is open_store(spec)
@@ -569,7 +569,7 @@ def test_foreign_layouts_are_refused(tmp_path: Path, statements: str) -> None:
     connection.close()
     before = (tmp_path / "results.sqlite").read_bytes()
     with pytest.raises(StoreError, match=r"results\.sqlite"):
-        ResultsStore.open(tmp_path)
+        ResultsStore.open(tmp_path, create=True)
     assert (tmp_path / "results.sqlite").read_bytes() == before
 
 
@@ -578,7 +578,7 @@ def test_unusable_paths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StoreError):
-            ResultsStore.open(path)
+            ResultsStore.open(path, create=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -665,3 +665,11 @@ def test_no_partial_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             blobs.put(ARRAYS)
     assert not list(tmp_path.rglob("*.npz"))
     blobs.get(blobs.put(ARRAYS))
+
+
+def test_a_directory_without_results_is_told_and_not_made(tmp_path):
+    with pytest.raises(StoreError, match=f"there are no results in {tmp_path / 'mistyped'}"):
+        ResultsStore.open(tmp_path / "mistyped")
+    assert list(tmp_path.iterdir()) == []
+    ResultsStore.open(tmp_path / "new", create=True).close()
+    ResultsStore.open(tmp_path / "new").close()

@@ -74,7 +74,7 @@ HOLDERS = {"O": range(10272), "Li": range(8000, 8000 + 5792), "F": range(12000, 
 
 def fill(path: Path, sets: Sequence[Published]) -> ResultsStore:
     """Write the documents and what is known of the sets into a new embedded store."""
-    store = ResultsStore.open(path)
+    store = ResultsStore.open(path, create=True)
     number = count()
     SQLiteStore(str(path / "results.sqlite")).update([raw for each in sets for raw in documents(each, number)])
     for each in sets:

@@ -24,7 +24,7 @@ WITHOUT_FIGURE = {WITHOUT_STORE, "phonon_spectra"}
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    with ResultsStore.open(tmp_path / "results") as store:
+    with ResultsStore.open(tmp_path / "results", create=True) as store:
         fill(store)
     return tmp_path / "results"
 
@@ -32,7 +32,7 @@ def results(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_writes_its_files(run, results, tmp_path, name):
     if name == BY_EXACT:
-        with ResultsStore.open(results := tmp_path / "exact") as store:
+        with ResultsStore.open(results := tmp_path / "exact", create=True) as store:
             fill_exact(store)
     printed = run(name, *([] if name == WITHOUT_STORE else [results]))
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -65,7 +65,7 @@ def test_a_long_table_is_printed_in_part_only(run, results, tmp_path):
 def test_a_server_gives_the_same_files(run, results, tmp_path, mongo_database, monkeypatch):
     run("stability_by_model", results)
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
-    with ResultsStore.open(results) as store, ResultsStore.open(f"mongo:{mongo_database}") as server:
+    with ResultsStore.open(results, create=True) as store, ResultsStore.open(f"mongo:{mongo_database}") as server:
         server.put(*store.documents())
         for about in store.sets():
             server.put_set(about)
@@ -100,7 +100,7 @@ def test_spectra_of_chosen_crystals(run, results, tmp_path):
         labels=["$\\Gamma$", "X"],
         connections=[False],
     )
-    with ResultsStore.open(results) as store:
+    with ResultsStore.open(results, create=True) as store:
         document = judged(-1.0, formula_pretty="NdCuAsO", id="A-shown", key="A-shown@p")
         document.arrays = {"band_structure": store.blobs.put(bands.arrays())}
         store.put(document)

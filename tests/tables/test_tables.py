@@ -22,7 +22,7 @@ from phononbench_flows.tables.rows import Crystals, SelectionError, read_crystal
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ResultsStore]:
-    with ResultsStore.open(tmp_path / "store") as opened:
+    with ResultsStore.open(tmp_path / "store", create=True) as opened:
         fill(opened)
         yield opened
 
@@ -90,7 +90,7 @@ def test_one_name_of_two_protocols_is_not_enough(store):
 
 
 def test_nothing_to_read(tmp_path):
-    with ResultsStore.open(tmp_path) as empty, pytest.raises(SelectionError, match="no such crystals"):
+    with ResultsStore.open(tmp_path, create=True) as empty, pytest.raises(SelectionError, match="no such crystals"):
         read_crystals(empty)
 
 
@@ -351,7 +351,7 @@ def test_speed_and_architecture(crystals):
 
 
 def test_tables_of_a_set_that_has_only_begun(tmp_path):
-    with ResultsStore.open(tmp_path) as store:
+    with ResultsStore.open(tmp_path, create=True) as store:
         store.put(crystal("pending"), crystal("rejected", reason="unparsable", elements=[], nelements=None))
         crystals = read_crystals(store)
     found = all_tables(crystals)
@@ -446,7 +446,7 @@ def test_bars_are_the_counts_and_arms_the_interval(crystals):
 
 
 def test_figures_of_nothing_are_drawn(tmp_path):
-    with ResultsStore.open(tmp_path / "store") as store:
+    with ResultsStore.open(tmp_path / "store", create=True) as store:
         store.put(crystal("pending"))
         found = all_tables(read_crystals(store))
     figures = [
