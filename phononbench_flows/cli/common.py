@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from phononbench_flows.sets.ingest import Ingested
     from phononbench_flows.structures import Ignored
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Judge the dynamical stability of generated crystals."
-)
+app = typer.Typer(no_args_is_help=True, help="Judge the dynamical stability of generated crystals.")
 
 
 class _HarmlessConsole(Console):

@@ -154,6 +154,19 @@ def test_exit_codes_and_the_last_words_of_a_process(arguments, code):
     assert ("nosuch" in done.stderr) == (code == 2)
 
 
+@pytest.mark.parametrize(("words", "found"), [("ju", "judge"), ("run --pot", "--potential")])
+def test_tab_completes_commands_and_options(words, found):
+    asked = {"COMP_WORDS": f"phononbench {words}", "COMP_CWORD": str(len(words.split()))}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("phononbench")],
+        env=os.environ | asked | {"_PHONONBENCH_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [found]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_library_is_heard_on_an_ordinary_run(tmp_path, fcc, cu3au, workers):
     for number, structure in enumerate([fcc, cu3au] * FEWEST):  # enough for two processes
