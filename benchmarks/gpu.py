@@ -271,6 +271,7 @@ def forms(given: argparse.Namespace) -> dict[str, Any]:
         cell = supercell(name, 100)
         model(ts.initialize_state([cell] * (2 if given.device == "cpu" else 32), model.device, torch.float64))
         found[name] = {"used": model.form} | model.measured
+        print(json.dumps({"forms": {name: found[name]}}), flush=True)  # the next one may be compiled for minutes
         release()
     return found
 
