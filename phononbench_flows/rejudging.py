@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from phononbench_flows.engine.bands import Bands
 from phononbench_flows.engine.exact import Exact, cells_needed
@@ -82,18 +83,19 @@ def judge_phonons(
     """
     chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
     constants = phonons if isinstance(phonons, ForceConstants) else ForceConstants.of(phonons)
-    phonon = constants.phonopy(symmetry=False)
-    connected = periodicity_of(phonon.primitive, cutoff)
-    found = spectrum(phonon, chosen.spectrum)
-    start = Evidence(looks=looks_of(found), elastic=elastic, dimension=connected.dimension)
-    climbed = climb_from_memory(
-        constants,
-        ExactLooksSettings.model_validate(chosen.further_steps.get("exact_looks", {})),
-        noise=constants.largest_noise if noise is None else noise,
-        connected=connected,
-        memory=_remembered(looks, len(phonon.primitive)),
-    )
-    evidence, bands = seen_by(climbed, start, chosen)
+    with threadpool_limits(1, user_api="blas"):  # small matrices, as in `steps.passing`
+        phonon = constants.phonopy(symmetry=False)
+        connected = periodicity_of(phonon.primitive, cutoff)
+        found = spectrum(phonon, chosen.spectrum)
+        start = Evidence(looks=looks_of(found), elastic=elastic, dimension=connected.dimension)
+        climbed = climb_from_memory(
+            constants,
+            ExactLooksSettings.model_validate(chosen.further_steps.get("exact_looks", {})),
+            noise=constants.largest_noise if noise is None else noise,
+            connected=connected,
+            memory=_remembered(looks, len(phonon.primitive)),
+        )
+        evidence, bands = seen_by(climbed, start, chosen)
     if noise is not None:
         evidence = evidence.model_copy(update={"noise": noise, "noise_from": {"given": noise}})
     return JudgedPhonons(evidence, assess(evidence, chosen.judgement), bands)

@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from cubic_crystals import FCC_SITES, cubic
-from pymatgen.core import Structure
 
 # Consoles keep the width that is told when they are made; tests tell another when they run a command.
 os.environ.pop("COLUMNS", None)
+# As crystals are computed. Four test processes with all cores each would be in each other's way.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+from cubic_crystals import FCC_SITES, cubic
+from pymatgen.core import Structure
 
 pytest_plugins = ["browser", "servers", "slurm_cluster"]
 
