@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from phononbench_flows.potentials.loading import resolved
-from phononbench_flows.quiet import ignore_deprecations, import_warp_quietly
+from phononbench_flows.quiet import ignore_deprecations, mute_warp
 
 if TYPE_CHECKING:
     from phononbench_flows.flows.following import FollowMaker
@@ -86,7 +86,7 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
 
 def _begin(threads: int, processes: int, device: str) -> None:
     ignore_deprecations()
-    import_warp_quietly()
+    mute_warp()
     import torch
 
     from phononbench_flows.engine.batch import limit_memory

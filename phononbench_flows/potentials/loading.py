@@ -14,7 +14,6 @@ from phononbench_flows.potentials.checkpoints import identify, require_package, 
 from phononbench_flows.potentials.potential import CUTOFF, Potential
 from phononbench_flows.potentials.settings import ACCELERATE, AUTO, checked, require
 from phononbench_flows.potentials.source import PotentialError, Setting, Source
-from phononbench_flows.quiet import import_warp_quietly
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +80,6 @@ def _load(name: str, device: str, settings: tuple[tuple[str, Setting], ...]) -> 
         raise PotentialError("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD lets a checkpoint run code: unset it")
     import torch
 
-    import_warp_quietly()
     from phononbench_flows.engine.batch import limit_memory
     from phononbench_flows.potentials.acceleration import FastestForm, forms
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from phononbench_flows.potentials import families
 from phononbench_flows.potentials.source import Family, PotentialError, Source, given_file
-from phononbench_flows.quiet import import_warp_quietly
+from phononbench_flows.quiet import mute_warp
 
 ENTRY_POINT_GROUP = "phononbench_flows.potentials"
 DEFAULT = "mattersim-v1-5m"
@@ -45,6 +45,7 @@ def find_source(name: str) -> Source:
     Raises:
         PotentialError: there is no such potential.
     """
+    mute_warp()  # what is found here, and what loads it, imports torch-sim
     if name in BUILT_IN:
         return BUILT_IN[name]
     source: Any = None
@@ -54,7 +55,6 @@ def find_source(name: str) -> Source:
     if source is None:
         source = _of_a_file(name)
     if source is None and ":" in name:
-        import_warp_quietly()  # a module of one's own imports torch-sim at once
         try:
             source = resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
