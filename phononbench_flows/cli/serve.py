@@ -64,8 +64,6 @@ def serve(
         from phononbench_flows.store import configured_spec, full_spec
 
         spec = configured_spec() if where is None else full_spec(where)
-        if spec["kind"] == "embedded" and potential is None and not (Path(spec["path"]) / "results.sqlite").is_file():
-            stop(f"there are no results in {spec['path']}")
         token = os.environ.get(TOKEN_VARIABLE) or (None if host in LOCAL else secrets.token_urlsafe(24))
         settings = Settings(
             spec=spec,

@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         StoreError: the store cannot be opened.
     """
-    store = ResultsStore.open(settings.spec, create=True)
+    store = ResultsStore.open(settings.spec, create=settings.judging is not None)
     jobs = Jobs(settings.folder) if settings.judging is not None else None
     state = State(settings, store, LiveTable(store), jobs)
     # The pages of documentation that come with FastAPI fetch their scripts from elsewhere.
