@@ -10,7 +10,6 @@ goes on behind the crystals that are in the table.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,9 +67,9 @@ def main() -> None:
 
     def lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
         structures = [Structure.from_file(file) for file in files]
-        by_optimizer = [ends(structures, model, optimizer) for optimizer in OPTIMIZERS]
-        for file, structure, *found in zip(files, structures, *by_optimizer, strict=True):
-            yield {"file": file.name, "atoms": len(structure)} | dict(ChainMap(*found))
+        fire, lbfgs = (ends(structures, model, optimizer) for optimizer in OPTIMIZERS)
+        for file, structure, by_fire, by_lbfgs in zip(files, structures, fire, lbfgs, strict=True):
+            yield {"file": file.name, "atoms": len(structure)} | by_fire | by_lbfgs
 
     files = chosen(given.folders, given.count, given.atoms)
     tell(list(rows(files, COLUMNS, given.out, lines, given.together)))

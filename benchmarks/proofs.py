@@ -34,30 +34,22 @@ COLUMNS = ("file", "atoms", "with_proofs", "without", "proof", "cost_with", "cos
 
 def judge_both_ways(files: Sequence[Path], tools: Tools) -> Iterator[dict[str, Any]]:
     """The lines of crystals that are computed together; none for those that fail."""
-    steps = steps_of(PROTOCOL)
-    crystals = [_crystal(file, tools) for file in files]
     kept: dict[str, dict[str, Arrays]] = {file.name: {} for file in files}
-    inputs = [StepInput(document, partial(_same, s), kept[document.id].__getitem__) for document, s in crystals]
+    crystals = [_crystal(file, kept[file.name], tools) for file in files]
     proven: dict[str, str] = {}
-    for step in steps:
-        left = [each for each in inputs if each.document.status != Status.FAILED]
+    for step in steps_of(PROTOCOL):
+        left = [each for each in crystals if each.document.status != Status.FAILED]
         pass_steps(left, [step], tools, lambda document, arrays: kept[document.id].update(arrays))
         for each in left:
             if step.name == "proof" and step.settles(each.document):
                 proven[each.document.id] = str(each.document.status)
-    for document, _ in crystals:
-        if document.status == Status.FAILED:
-            continue
+    for document in (each.document for each in crystals if each.document.status != Status.FAILED):
         full, early = str(document.status), proven.get(document.id)
         values = (document.id, document.nsites, early or full, full, *costs(document, early))
         yield dict(zip(COLUMNS, values, strict=True))
 
 
-def _same(structure: Structure) -> Structure:
-    return structure
-
-
-def _crystal(file: Path, tools: Tools) -> tuple[CalculationDocument, Structure]:
+def _crystal(file: Path, kept: dict[str, Arrays], tools: Tools) -> StepInput:
     structure = Structure.from_file(file)
     document = CalculationDocument(
         key=file.name,
@@ -71,7 +63,7 @@ def _crystal(file: Path, tools: Tools) -> tuple[CalculationDocument, Structure]:
         nsites=len(structure),
         stage=SCREENED,
     )
-    return document, structure
+    return StepInput(document, lambda: structure, kept.__getitem__)
 
 
 def costs(document: CalculationDocument, proven: str | None) -> tuple[str, int, int]:

@@ -39,7 +39,7 @@ def rows(
     columns: Sequence[str],
     table: Path,
     lines: Callable[[Sequence[Path]], Iterable[dict[str, Any]]],
-    together: int = 1,
+    together: int,
 ) -> Iterator[dict[str, str]]:
     """The table's rows, after those that it lacks are written: the ``lines`` of so many files at a time."""
     done: set[str] = set()
