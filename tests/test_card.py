@@ -138,7 +138,7 @@ def folder(tmp_path):
 
 
 def test_documents_become_a_card(folder):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         [found] = read_cards(store, read_crystals(store))
     assert rate(found.card, "dsun") == (1, 6)  # out of all but the pending one and the one without a hull
     assert rate(found.card, "sun") == (2, 6)

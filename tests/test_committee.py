@@ -74,7 +74,7 @@ def test_votes_say_who_contradicts_whom():
 
 
 def test_tables_count_crystals_that_all_have_finished(folder):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         committee = read_committee(store)
     assert committee.left_out == 1
     members = members_table(committee).set_index("potential")
@@ -92,7 +92,7 @@ def test_tables_count_crystals_that_all_have_finished(folder):
 
 
 def test_two_protocols_have_to_be_chosen_from(folder):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         store.put(calculation("a", "sevennet-0", "stable", "converged"))
         with pytest.raises(SelectionError, match="choose one protocol"):
             read_committee(store)
@@ -119,7 +119,7 @@ def test_query_finds_crystals_that_several_call_stable(folder, number, expected)
 
 
 def test_a_potential_counts_once_whatever_the_protocol(folder):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         store.put(calculation("c", "sevennet-0", "stable", "converged"))
     result = CliRunner().invoke(app, ["query", str(folder), "--stable-under", "2", "--format", "csv"])
     assert "S-c," not in result.stdout

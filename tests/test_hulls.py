@@ -32,7 +32,7 @@ def write(folder: Path, **structures) -> Path:
 
 
 def documents(results: Path) -> dict[str, CalculationDocument]:
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         return {document.id.partition("-")[2]: document for document in store.documents()}
 
 
@@ -88,7 +88,7 @@ def test_references_are_relaxed_once(judged, references, tmp_path, monkeypatch):
     without = found["cu3ag"].results["hull"]
     assert (without["energy_above_hull"], without["missing"], without["known_as"]) == (None, ["Ag"], None)
 
-    with ResultsStore.open(kept, create=True) as store:
+    with ResultsStore.open(kept) as store:
         assert {each.stage for each in store.documents()} == {"relaxation"}
         assert store.count({"elements": "Ni"}) == 0
     before = evaluations(log)
@@ -111,7 +111,7 @@ def test_a_run_that_was_broken_off_goes_on(judged, references, tmp_path, monkeyp
     result, said = invoke("hull", judged, "--reference", references, "--kept", kept)
     assert result.exit_code != 0
     monkeypatch.delenv("TOY_OUT_OF_ORDER")
-    with ResultsStore.open(kept, create=True) as store:
+    with ResultsStore.open(kept) as store:
         assert {each.status for each in store.documents()} == {"pending"}  # a broken machine fails nobody
     result, said = invoke("hull", judged, "--reference", references, "--kept", kept)
     assert result.exit_code == 0, said

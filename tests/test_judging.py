@@ -62,7 +62,7 @@ def test_the_numbers_are_those_of_a_run(fcc, tmp_path):
     folder = judge_folder(tmp_path / "fcc.cif", "toys", out=tmp_path / "out", potential=TOY)
     assert (folder.funnel.generated, folder.funnel.stable) == (1, 1)
     assert folder.table == tmp_path / "out" / "toys" / "toy_potentials-lj-converged" / "results.csv"
-    with ResultsStore.open(tmp_path / "out", create=True) as store:
+    with ResultsStore.open(tmp_path / "out") as store:
         (of_the_run,) = store.documents()
     alone = judge(tmp_path / "fcc.cif", potential=TOY).document
     for field in ("evidence", "minimum", "assessments", "phonon", "protocol_id", "content_hash"):

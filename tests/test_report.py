@@ -42,7 +42,7 @@ READY = "document.documentElement?.dataset.ready === 'charts'"
 
 def page_of(folder: Path, out: Path, n_bands: int = 40) -> Path:
     """The page alone: drawing the figures takes most of a report's time."""
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         crystals = read_crystals(store)
         contents = gather(crystals)
         cards = [card.as_dict() for card in read_cards(store, crystals)]
@@ -63,7 +63,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def page(folder, tmp_path_factory) -> Path:
     """The report of 300 crystals with hostile names, of which 40 show their bands."""
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         return write_report(store, read_crystals(store), tmp_path_factory.mktemp("report"), n_bands=40)
 
 
@@ -229,7 +229,7 @@ def slider_page(on_thresholds, tmp_path_factory) -> Path:
 def assessed(on_thresholds) -> dict[str, dict[str, list[tuple[int, int, int]]]]:
     """By place and set, at each threshold of the slider: crystals that are stable, relaxed and generated."""
     own = synthetic.PROTOCOL.judgement
-    with ResultsStore.open(on_thresholds, create=True) as store:
+    with ResultsStore.open(on_thresholds) as store:
         documents = list(store.documents())
     by_set = {name: [each for each in documents if each.set == name] for name in synthetic.SETS}
     grid = sorted({*THRESHOLDS, *own.thresholds}, reverse=True)
@@ -276,7 +276,7 @@ def test_the_slider_holds_what_the_evidence_says_at_every_threshold_and_place(as
 def test_the_pages_colours_are_those_of_the_rule(on_thresholds, slider_page):
     # A band structure is drawn as imaginary where its own lowest frequency is so at the protocol's threshold.
     data = json.loads(inflated(slider_page.read_text(), "data"))
-    with ResultsStore.open(on_thresholds, create=True) as store:
+    with ResultsStore.open(on_thresholds) as store:
         for place, header in data["bands"].items():
             [document] = store.documents({"id": data["crystals"]["id"][int(place)]})
             bands = Bands.from_arrays(store.blobs.get(document.arrays["band_structure"]))

@@ -33,6 +33,6 @@ def test_only_an_end_of_its_own_making_is_not_excused(how, excused, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode < 0
     assert ("Fatal Python error" in done.stderr) == (excused == 0)
-    with ResultsStore.open(tmp_path / "results", create=True) as store:
+    with ResultsStore.open(tmp_path / "results") as store:
         found = {d.id: (d.attempts, d.excused) for d in store.documents()}
     assert found == {"toys-0": (1, excused), "toys-1": (1, 1)}

@@ -217,11 +217,11 @@ def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, fcc, c
     while time.monotonic() < deadline and first.poll() is None and not finished:
         time.sleep(0.02)
         if (out / "results.sqlite").exists():
-            with ResultsStore.open(out, create=True) as store:
+            with ResultsStore.open(out) as store:
                 finished = {d["key"] for d in store.query({"status": "stable"}, ["key"])}
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         before = {d.key: d for d in store.documents()}
     finished = {key for key, d in before.items() if d.status == "stable"}
     assert 0 < len(finished) < len(symbols), "the kill has to fall in the middle"
@@ -229,7 +229,7 @@ def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, fcc, c
     killed_pid = str(first.pid)
 
     assert subprocess.run(command(folder, out), check=False, **quiet).returncode == 0
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         after = {d.key: d for d in store.documents()}
     assert Counter(d.status for d in after.values()) == {"stable": len(symbols)}
     for key in finished:

@@ -63,7 +63,7 @@ def run(folder, tmp_path) -> Callable[..., Result]:
 @pytest.fixture
 def found(tmp_path) -> Callable[..., dict[str, CalculationDocument]]:
     def found(out: str = "results", protocol: dict = SMALL) -> dict[str, CalculationDocument]:
-        with ResultsStore.open(tmp_path / out, create=True) as store:
+        with ResultsStore.open(tmp_path / out) as store:
             name = Protocol.model_validate(protocol).name
             return {d.id.removeprefix("toys-"): d for d in store.documents({"protocol_name": name})}
 

@@ -76,10 +76,10 @@ def test_a_dry_run_says_what_is_left_to_compute_and_writes_nothing(crystals, tmp
     assert "for relaxation, " in result.stdout
     assert not out.exists()
     assert invoke(*given).exit_code == 0
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         before = list(store.query({}))
     assert "0 crystals would be computed" in invoke(*given, "--dry-run").stdout
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         assert list(store.query({})) == before
 
 

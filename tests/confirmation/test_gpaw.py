@@ -66,7 +66,7 @@ def test_four_crystals(tmp_path):
     command = [python, str(ROOT / "scripts/run_flows.py"), str(tmp_path / "flows")]
     subprocess.run(command, env=environment, check=True)
     assert "4 answers" in confirm("--collect", "--job-store", tmp_path / "store.yaml")
-    with ResultsStore.open(results, create=True) as opened:
+    with ResultsStore.open(results) as opened:
         found = {each.id: each for each in opened.confirmations()}
         labels = {document.id: document.labels["dft"] for document in opened.documents()}
     assert {name: each.stability for name, each in found.items()} == labels

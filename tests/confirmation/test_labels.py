@@ -66,7 +66,7 @@ def test_a_table_of_labels_gives_matrix_and_rates(results, tmp_path):
     said = run("confirm", results, "--set", "m", "--import", path, *columns, "--functional", "PBE")
     assert "12 crystals labelled; 1 labels of crystals that are not in the set" in said
     assert "by verdict: 66.7 % (39.1 to 86.2); corrected: 50.0 %" in said
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         crystals = read_crystals(store)
         assert store.count({"labels.dft": "unstable"}) == 6
         [matrix, unstable] = confusion_table(crystals).query("rule == 'own'").to_dict("records")
@@ -99,13 +99,13 @@ def test_crystals_are_found_by_structure_and_frequencies_meet_the_threshold(resu
     )
     said = run("confirm", results, "--set", "m", "--import", path, "--threshold", -0.1)
     assert "2 crystals labelled; 2 labels of crystals that are not in the set, 1 that say nothing" in said
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         found = {each.id: each.stability for each in store.confirmations()}
         assert found == {"m-Ni": "stable", "m-Pb": "unstable"}
 
 
 def test_released_labels_come_with_the_crystals(results):
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         documents = list(store.documents({"id": {"$in": ["m-Cu", "m-Ag"]}}))
         for document, label in zip(documents, ("Stable", "unStable"), strict=True):
             document.labels = {"phononbench": label}
@@ -129,7 +129,7 @@ def test_phonopy_files_are_judged(results, tmp_path):
     phonon.forces = forces
     phonon.save(tmp_path / "phonopy_params.yaml")
     assert "1 crystals labelled" in run("confirm", results, "--set", "m", "--import", tmp_path / "phonopy_params.yaml")
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         [found] = store.confirmations()
         assert found.id == "m-Pt"
         assert found.stability == "stable"
@@ -172,7 +172,7 @@ def test_bad_questions_get_a_sentence(results, arguments, said, tmp_path, monkey
 
 
 def test_rates_count_only_what_was_drawn(results):
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         rows = read_crystals(store).rows.assign(confirmed="stable", drawn=False)
         assert corrected(rows).rate == 1.0  # all of them
         part = rows.assign(confirmed=["stable"] * 11 + [None])

@@ -33,7 +33,7 @@ def judged(tmp_path, fcc, simple_cubic) -> Path:
 
 
 def told(results: Path) -> dict[str, tuple[str, str | None]]:
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         return {
             each.id: (each.status, each.symmetry_relaxed and each.symmetry_relaxed.symbol) for each in store.documents()
         }
@@ -45,7 +45,7 @@ def test_simple_cubic_becomes_close_packed_and_the_set_stays_what_it_was(judged,
     family = parent.family
     assert (parent.id, family.outcome, family.path[0]) == ("toys-simple", "stable", "Pm-3m")
     assert family.energy_gained > 0.1
-    with ResultsStore.open(judged, create=True) as store:
+    with ResultsStore.open(judged) as store:
         assert store.count({"set": "toys"}) == 2
         children = list(store.documents({"set": "toys.children"}))
         best = store.get(f"{family.stable}@{parent.protocol_id}")
@@ -87,17 +87,17 @@ def test_killed_in_the_middle_it_goes_on_and_loses_nothing(judged, tmp_path):
     deadline, relaxed = time.monotonic() + 200, 0
     while time.monotonic() < deadline and first.poll() is None and not relaxed:
         time.sleep(0.02)
-        with ResultsStore.open(judged, create=True) as store:
+        with ResultsStore.open(judged) as store:
             relaxed = store.count({"set": "toys.children", "relaxation": {"$ne": None}})
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    with ResultsStore.open(judged, create=True) as store:
+    with ResultsStore.open(judged) as store:
         made = {each.id: each.relaxation for each in store.documents({"set": "toys.children"})}
         assert store.count({"set": "toys.children", "status": "stable"}) == 0, "the kill has to fall in the middle"
     assert any(made.values())
 
     assert subprocess.run(command(judged), check=False, **quiet).returncode == 0
-    with ResultsStore.open(judged, create=True) as store:
+    with ResultsStore.open(judged) as store:
         after = {each.id: each for each in store.documents({"set": "toys.children"})}
         [parent] = store.documents({"id": "toys-simple"})
     assert set(made) <= set(after)

@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def packed(folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "alpha.zip"
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         pack(store, "Alpha", path, force_constants=True)
     return path
 
@@ -60,7 +60,7 @@ def test_a_bundle_verifies(packed):
 
 
 def test_what_is_in_it(packed, folder):
-    with zipfile.ZipFile(packed) as bundle, ResultsStore.open(folder, create=True) as store:
+    with zipfile.ZipFile(packed) as bundle, ResultsStore.open(folder) as store:
         names = bundle.namelist()
         judged = [d for d in store.documents({"set": "Alpha"}, sort={"id": 1}) if d.arrays]
         assert {name for d in judged for name in d.arrays} == {"band_structure", "force_constants"}
@@ -82,7 +82,7 @@ def test_what_is_in_it(packed, folder):
 
 
 def test_the_same_content_makes_the_same_bytes(packed, folder, tmp_path):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         pack(store, "Alpha", tmp_path / "again.zip", force_constants=True)
         store.put_set(store.get_set("Alpha"))  # written again, but not another one
         pack(store, "Alpha", tmp_path / "later.zip", force_constants=True)
@@ -98,7 +98,7 @@ def test_a_report_may_go_along(folder, tmp_path):
     (report / "tables").mkdir(parents=True)
     (report / "report.html").write_text("a page")
     (report / "tables" / "by_crystal_system.csv").write_text("a table")
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         pack(store, "Alpha", tmp_path / "x.zip", report=report)
     names = {name for name in verify(tmp_path / "x.zip").files if name.startswith("report/")}
     assert names == {"report/report.html", "report/tables/by_crystal_system.csv"}

@@ -240,7 +240,7 @@ def test_no_command_imports_what_documents_name(armed_store, tmp_path):
 
 
 def test_neither_does_comparing_nor_a_step_nor_a_judged_crystal(armed_store):
-    with ResultsStore.open(armed_store, create=True) as store:
+    with ResultsStore.open(armed_store) as store:
         document = next(store.documents({"relaxed_structure": {"$ne": None}}))
         with pytest.raises(StoredStructureError, match=document.id):
             compare_relaxed(store, {"set": document.set})

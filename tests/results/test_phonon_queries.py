@@ -53,7 +53,7 @@ Computed = dict[str, tuple[CalculationDocument, ForceConstants, Bands]]
 
 @pytest.fixture(scope="module")
 def computed(folder) -> Iterator[Computed]:
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         yield {
             document.id: (
                 document,
@@ -69,7 +69,7 @@ def asked(folder: Path, *arguments: object) -> Any:
 
 
 def test_what_there_is(folder, computed):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         assert {row["id"]: row["status"] for row in store.query({}, ["id", "status"])} == {
             "toys-broken": "rejected",
             "toys-cu3au": "stable",

@@ -145,7 +145,7 @@ def test_queries_from_the_command_line(tmp_path):
     assert re.search(r"published\s", result.output)
     result = CliRunner().invoke(app, ["query", str(tmp_path), "--published", "maybe"])
     assert (result.exit_code, "no verdict of the published rule 'maybe'" in result.output) == (2, True)
-    with ResultsStore.open(tmp_path, create=True) as store:
+    with ResultsStore.open(tmp_path) as store:
         [crystal_id] = [row["id"] for row in store.query({"minimum.frequency": -4.2}, ["id"])]
     result = CliRunner().invoke(app, ["show", crystal_id, str(tmp_path)])
     assert result.exit_code == 0, result.output

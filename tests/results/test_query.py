@@ -57,7 +57,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder) -> Iterator[ResultsStore]:
-    with ResultsStore.open(folder, create=True) as found:
+    with ResultsStore.open(folder) as found:
         yield found
 
 
@@ -309,7 +309,7 @@ def both(tmp_path_factory, mongo_server_uri) -> Iterator[tuple[Path, str]]:
     path = filled(tmp_path_factory.mktemp("readme"), 120)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PHONONBENCH_MONGO_URI", mongo_server_uri)
-        with ResultsStore.open(path, create=True) as source, ResultsStore.open(f"mongo:{DATABASE}") as target:
+        with ResultsStore.open(path) as source, ResultsStore.open(f"mongo:{DATABASE}") as target:
             target.put_crystals(*source.crystals(source.distinct("id")))
             target.put(*source.documents())
         yield path, f"mongo:{DATABASE}"
@@ -326,7 +326,7 @@ def test_the_readmes_queries_find_the_same_everywhere(both, command, given):
     filter_given = json.loads(given.replace("MyModel", "Alpha"))
     expected = sorted(row["id"] for row in client()[DATABASE].calculations.find(filter_given))
     assert 0 < len(expected) < 120
-    with ResultsStore.open(both[0], create=True) as embedded:
+    with ResultsStore.open(both[0]) as embedded:
         assert sorted(row["id"] for row in embedded.query(filter_given)) == expected
     for where in both:
         result = asked(where, *shlex.split(command.replace("MyModel", "Alpha")), "--format", "jsonl")

@@ -51,7 +51,7 @@ def server(folder) -> Iterator[Server]:
     ],
 )
 def test_the_table_answers_as_the_store(folder, question):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         live = LiveTable(store)
         live.refresh()
         rows = ordered(live.table, chosen(live.table, question))
@@ -84,7 +84,7 @@ def test_pages_of_the_table(server):
 
 
 def test_downloads_are_what_the_store_holds(server, folder):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         documents = list(store.documents({"set": "Alpha", "status": "stable"}, sort={"id": 1}))
     lines = server.open("/api/download/json?set=Alpha&status=stable")[1].decode()
     assert lines == "".join(map(json_line, documents))

@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 def judged(folder, out, workers):
     found = judge_folder(folder, "S", out=out, potential=TOY, protocol=SMALL, device="cpu", workers=workers)
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         return found, {d.id: d for d in store.documents()}
 
 

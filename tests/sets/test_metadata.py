@@ -158,7 +158,7 @@ def test_run_keeps_what_it_is_told(folder, fcc, tmp_path):
     words = " ".join(done.output.split())
     assert "generated │ 5 │ 100.0 %" in words
     assert "not handed in │ 4 │ 80.0 %" in words
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         found = store.get_set("A")
         (document,) = store.documents()
     assert found is not None

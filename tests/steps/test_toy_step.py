@@ -133,7 +133,7 @@ def test_it_runs_locally_and_stands_in_results_csv_and_survives_a_kill(crystals,
         time.sleep(0.05)
     slow.send_signal(signal.SIGKILL)
     slow.wait()
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         stages = {d.id: (d.status, d.stage) for d in store.documents()}
     assert stages["toys-a"] == ("stable", "density")
     assert stages["toys-b"] == ("pending", "spectrum")
@@ -144,7 +144,7 @@ def test_it_runs_locally_and_stands_in_results_csv_and_survives_a_kill(crystals,
     log.unlink()
     assert run(crystals, protocol, out, DENSITY_LOG=str(log)).wait() == 0
     assert sorted(log.read_text().split()) == ["toys-b", "toys-c"], "what was finished is not computed again"
-    with ResultsStore.open(out, create=True) as store:
+    with ResultsStore.open(out) as store:
         documents = {d.id: d for d in store.documents()}
         for document in documents.values():
             assert document.steps == ["relaxation", "force_constants", "spectrum", REFERENCE]

@@ -270,7 +270,7 @@ class Old:
     def check(self) -> None:
         """The store holds what it held before, and nothing beside."""
         told = [expected(old) for old in self.documents]
-        with ResultsStore.open(self.spec, create=True) as store:
+        with ResultsStore.open(self.spec) as store:
             assert {found.key: found for found in store.documents()} == {each.key: each for _, each in told}
             crystals = {crystal.id: crystal for crystal, _ in told}
             assert {found.id: found for found in store.crystals(store.distinct("id"))} == crystals
@@ -328,7 +328,7 @@ def test_an_old_store_is_refused_migrated_and_then_the_same(old):
     how = rf"was written by an older version.*run `phononbench migrate {old.spec}`\."
     for _ in range(2):  # to be refused changes nothing
         with pytest.raises(StoreError, match=how):
-            ResultsStore.open(old.spec, create=True)
+            ResultsStore.open(old.spec)
     refused = invoke("query", old.spec)
     assert refused.exit_code == 2
     assert f"run `phononbench migrate {old.spec}`" in refused.stderr
@@ -345,7 +345,7 @@ def test_an_old_store_is_refused_migrated_and_then_the_same(old):
 
 def test_what_migrated_follows_from_its_evidence(old, tmp_path):
     migrate(old.spec)
-    with ResultsStore.open(old.spec, create=True) as store:
+    with ResultsStore.open(old.spec) as store:
         for name in ("paper", "commensurate"):
             protocol = PRESETS[name]
             found = list(store.documents({"protocol_name": name, "assessments": {"$ne": []}}))
@@ -422,7 +422,7 @@ def test_a_migration_killed_at_any_write_is_gone_on_with(kind, after, tmp_path, 
         except KilledError:
             if place < writes - 1 or not after:
                 with pytest.raises(StoreError, match="phononbench migrate"):
-                    ResultsStore.open(old.spec, create=True)
+                    ResultsStore.open(old.spec)
             assert migrate(old.spec) <= 17
             old.check()
             assert migrate(old.spec) == 0
@@ -463,7 +463,7 @@ def test_a_document_that_no_version_wrote_is_named(old):
     assert failed.exit_code == 2
     assert f"Document '{odd['key']}' is not as an older version wrote it: KeyError('source')" in failed.stderr
     with pytest.raises(StoreError, match="phononbench migrate"):
-        ResultsStore.open(spec, create=True)
+        ResultsStore.open(spec)
 
 
 def test_progress_is_told(old, monkeypatch):

@@ -436,7 +436,7 @@ def test_killed_writer_loses_nothing(spec: Spec) -> None:
             os.kill(process.pid, signal.SIGKILL)
             told.extend(int(line) for line in lines)
         process.join()
-        with ResultsStore.open(spec, create=True) as store:
+        with ResultsStore.open(spec) as store:
             assert len(told) <= store.count() <= len(told) + kill
             for number in told:
                 kept, expected = store.get(f"gen_{number}@p"), make(number)
@@ -455,7 +455,7 @@ def write_many(spec: Spec, writer: int, count: int) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_writers_and_reader_at_once(spec: Spec) -> None:
     writers = [start(write_many, spec, writer, 30) for writer in range(3)]  # all of them find nothing
-    reader, seen = ResultsStore.open(spec, create=True), 0
+    reader, seen = ResultsStore.open(spec), 0
     while any(writer.is_alive() for writer in writers):
         for doc in reader.documents():
             seen += 1
@@ -569,7 +569,7 @@ def test_foreign_layouts_are_refused(tmp_path: Path, statements: str) -> None:
     connection.close()
     before = (tmp_path / "results.sqlite").read_bytes()
     with pytest.raises(StoreError, match=r"results\.sqlite"):
-        ResultsStore.open(tmp_path, create=True)
+        ResultsStore.open(tmp_path)
     assert (tmp_path / "results.sqlite").read_bytes() == before
 
 

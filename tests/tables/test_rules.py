@@ -33,7 +33,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def crystals(folder) -> Crystals:
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         return read_crystals(store)
 
 
@@ -67,7 +67,7 @@ def test_by_system_symmetry_and_size(crystals):
 
 
 def test_where_the_cured_minimum_is_not_known_there_is_no_rate(folder):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         store.put(exact(-0.2, 0.3, evidence=seen_exactly(-0.2, 0.3, cured=None)))
         table = frames.rules_table(read_crystals(store)).set_index("set")
     assert table.loc["B", "stable_by_cured"] == 2
@@ -93,7 +93,7 @@ def test_both_rates_stand_beside_each_other_where_exact_frequencies_decide(cryst
     assert (table.loc["A", "per_relaxed"], table.loc["A", "by_rule"]) == (0.6, 0.2)
     assert frames.total(table.reset_index())["stable_by_rule"] == 3
     plots.rates_plot(table.reset_index()).draw_without_rendering()
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         fill(store)
         other = read_crystals(store, protocol="p")
     assert not {"by_rule", "stable_by_rule"} & set(frames.funnel_table(other))
@@ -102,7 +102,7 @@ def test_both_rates_stand_beside_each_other_where_exact_frequencies_decide(cryst
 
 def test_the_report_shows_them(crystals, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda figure, out, name: figure.draw_without_rendering())
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         page = write_report(store, crystals, tmp_path / "report").read_text()
     names = ["rules", *(f"rules_by_{by}" for by in RULES_BY), "disputed"]
     assert {f"{name}.csv" for name in names} < {path.name for path in (tmp_path / "report" / "tables").iterdir()}
@@ -125,7 +125,7 @@ def test_the_report_shows_them(crystals, folder, tmp_path, monkeypatch):
 
 
 def test_the_script_needs_exact_frequencies(run, folder, tmp_path, capsys):
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         fill(store)
     printed = run("interpolation_or_instability", folder, "--protocol", CONVERGED_ID)
     assert "| A | 5 | 1 | 20.0 % (3.6 to 62.4) | 2 | 40.0 % (11.8 to 76.9) | 3 | 60.0 % (23.1 to 88.2) | 0 |" in printed
@@ -138,7 +138,7 @@ def test_the_script_needs_exact_frequencies(run, folder, tmp_path, capsys):
 @pytest.mark.browser
 def test_a_reader_sees_both_verdicts(browser, crystals, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda figure, out, name: [])
-    with ResultsStore.open(folder, create=True) as store:
+    with ResultsStore.open(folder) as store:
         page = write_report(store, crystals, tmp_path / "report")
     browser.open(page, "document.documentElement?.dataset.ready === 'charts'")
     text = "document.getElementById('{}').textContent".format

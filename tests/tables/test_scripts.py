@@ -65,7 +65,7 @@ def test_a_long_table_is_printed_in_part_only(run, results, tmp_path):
 def test_a_server_gives_the_same_files(run, results, tmp_path, mongo_database, monkeypatch):
     run("stability_by_model", results)
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
-    with ResultsStore.open(results, create=True) as store, ResultsStore.open(f"mongo:{mongo_database}") as server:
+    with ResultsStore.open(results) as store, ResultsStore.open(f"mongo:{mongo_database}") as server:
         server.put(*store.documents())
         for about in store.sets():
             server.put_set(about)
@@ -100,7 +100,7 @@ def test_spectra_of_chosen_crystals(run, results, tmp_path):
         labels=["$\\Gamma$", "X"],
         connections=[False],
     )
-    with ResultsStore.open(results, create=True) as store:
+    with ResultsStore.open(results) as store:
         document = judged(-1.0, formula_pretty="NdCuAsO", id="A-shown", key="A-shown@p")
         document.arrays = {"band_structure": store.blobs.put(bands.arrays())}
         store.put(document)
