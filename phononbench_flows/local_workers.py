@@ -5,12 +5,13 @@ others go on.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import TYPE_CHECKING
 
 from phononbench_flows.potentials.loading import resolved
@@ -80,11 +81,16 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
                     each.result()
         except BrokenProcessPool as error:
             raise MachineError("a process that computed was killed; perhaps memory ran out") from error
+        except KeyboardInterrupt:
+            for each in active_children():  # each crystal is written as it is done: nothing has to be waited for
+                each.terminate()
+            raise
         finally:
             processes.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(threads: int, processes: int, device: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: the process that started it speaks
     ignore_deprecations()
     mute_warp()
     import torch

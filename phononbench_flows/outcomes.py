@@ -25,6 +25,9 @@ class Status(StrEnum):
     GONE = "gone"
 
 
+COMPUTED = (Status.STABLE, Status.UNSTABLE, Status.UNDECIDED, Status.FAILED)
+"""Those of crystals that were computed, to whatever end."""
+
 COUNTED = {"status": {"$ne": Status.GONE.value}}
 """MongoDB filter of the crystals that count: all but those that are gone."""
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from phononbench_flows import potentials
 from phononbench_flows.local_workers import FEWEST, compute_beside, compute_here, usual_number
-from phononbench_flows.outcomes import COUNTED
+from phononbench_flows.outcomes import COMPUTED, COUNTED
 from phononbench_flows.potentials import DEFAULT, Potential
+from phononbench_flows.potentials.loading import resolved
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
 from phononbench_flows.results.published import Published, published_beside
@@ -48,6 +49,37 @@ class JudgedSet:
     published: Published | None = None
 
 
+class StoppedRun(KeyboardInterrupt):  # noqa: N818 (as what it is made of: nobody's error)
+    """Ctrl-C ended a run; the same call goes on from there.
+
+    Attributes:
+        judged: what became of the set until then, written as at the end.
+    """
+
+    def __init__(self, judged: JudgedSet) -> None:
+        super().__init__()
+        self.judged = judged
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has before it.
+
+    Attributes:
+        waiting: crystals to be computed.
+        finished: those that an earlier run has finished.
+        cost: estimate of what the waiting ones cost, in evaluations: atoms through the potential.
+        device: that of the potential.
+        processes: that compute side by side.
+    """
+
+    waiting: int
+    finished: int
+    cost: float
+    device: str
+    processes: int
+
+
 @dataclass(frozen=True)
 class Watchers:
     """Who wants to know how far a run is.
@@ -55,12 +87,14 @@ class Watchers:
     Attributes:
         on_crystal: called with the number of crystals read and screened.
         on_ingested: called with what was read, and the number of failed crystals that are tried again.
+        on_work: called with what is to be computed, if anything is.
         on_load: called before the potential is loaded, which happens only if something is missing.
         computing: gives a context in which the crystals are computed.
     """
 
     on_crystal: Callable[[int], None] = lambda _: None
     on_ingested: Callable[[Ingested, int], None] = lambda _found, _again: None
+    on_work: Callable[[Work], None] = lambda _: None
     on_load: Callable[[], None] = lambda: None
     computing: Callable[[ResultsStore, CrystalSet], AbstractContextManager[Any]] = lambda _store, _crystals: (
         nullcontext()
@@ -103,11 +137,11 @@ def judge_folder(
 
     Raises:
         PhononBenchError: something cannot be used; RunEndingError: the machine cannot compute, or results cannot be
-            written. The same call goes on from there.
+            written; StoppedRun: Ctrl-C, while crystals were computed. The same call goes on from there.
     """
     watchers, reasons = watchers or Watchers(), checked_reasons(retry_reasons)
     chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
-    steps = steps_of(chosen)
+    steps_of(chosen)  # all of them are here
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else list(inputs)
     potentials.check_asked(potential, device, potential_settings)
     known = potentials.identify(potential)
@@ -127,17 +161,39 @@ def judge_folder(
         found = ingest(paths, crystals, store, reference=reference, limit=limit, on_crystal=watchers.on_crystal)
         again = retry(store, crystals, found.keys, reasons) if reasons else 0
         watchers.on_ingested(found, again)
-        with watchers.computing(store, crystals):
-            waiting = waiting_crystals(store, crystals, found.keys)
-            if waiting:
-                number = workers or usual_number(len(waiting), device)
-                run_here(waiting, crystals, store, load, device=device, batch_atoms=batch_atoms, workers=number)
-        compare_relaxed(store, crystals.mine)
-        folder = results_folder(Path(out), set_name, potential, chosen)
-        table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
-        counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), described.n_generated)
-        beside = published_beside(store, crystals.mine)
-    return JudgedSet(set_name, counts, table, beside)
+        stopped = False
+        waiting = waiting_crystals(store, crystals, found.keys)
+        if waiting:
+            number = workers or usual_number(len(waiting), device)
+            watchers.on_work(_work(store, crystals, waiting, device, number))
+            try:
+                with watchers.computing(store, crystals):
+                    run_here(waiting, crystals, store, load, device=device, batch_atoms=batch_atoms, workers=number)
+            except KeyboardInterrupt:
+                stopped = True
+        judged = _concluded(
+            store, crystals, described.n_generated, results_folder(Path(out), set_name, potential, chosen)
+        )
+    if stopped:
+        raise StoppedRun(judged)
+    return judged
+
+
+def _work(
+    store: ResultsStore, crystals: CrystalSet, waiting: Sequence[WaitingCrystal], device: str, processes: int
+) -> Work:
+    counts = store.status_counts(crystals.name, crystals.protocol_id)
+    finished = sum(counts.get(status, 0) for status in COMPUTED)
+    return Work(len(waiting), finished, sum(each.cost for each in waiting), resolved(device), processes)
+
+
+def _concluded(store: ResultsStore, crystals: CrystalSet, n_generated: int | None, folder: Path) -> JudgedSet:
+    """The set as it is now, and its table written."""
+    compare_relaxed(store, crystals.mine)
+    steps = steps_of(crystals.protocol)
+    table = write_results(store.documents(crystals.mine | COUNTED, sort={"id": 1}), folder, steps)
+    counts = funnel(store.query(crystals.mine, ["status", "stage", "same_as"]), n_generated)
+    return JudgedSet(crystals.name, counts, table, published_beside(store, crystals.mine))
 
 
 def results_folder(out: Path, set_name: str, potential: str, protocol: Protocol) -> Path:

@@ -28,6 +28,7 @@ from phononbench_flows.cli.common import (
     err,
     finite,
     out,
+    resumable,
     say_told,
     sentences,
     stop,
@@ -185,7 +186,7 @@ def submit(
         record = found.record(asked.settings)
         with told_if_slow("the LaunchPad"):
             attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
-        with ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
+        with resumable(), ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
             described = describe_set(results, set_name, inputs, asked.about, asked.conditions)
             crystals = CrystalSet(set_name, described.condition, asked.protocol, record, found.elements)
             ingested = ingest(

@@ -60,6 +60,9 @@ _EXTRAS = {
     "uvicorn": "serve",
 }
 
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended."""
+
 _TOLD = 10  # names of crystals told of, at most
 _LARGEST = 2**63  # integers beyond it no database holds
 _SET_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -193,6 +196,16 @@ def sentences() -> Iterator[None]:
         if extra is None:
             raise
         stop(f"this needs the package {error.name}, which is not installed: pip install 'phononbench-flows[{extra}]'")
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C ends a command that goes on when it is called again with a sentence and the exit code of shells."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("\nstopped; the same command goes on from here", style="yellow")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def finite(value: float | None) -> float | None:

@@ -17,6 +17,7 @@ from phononbench_flows.cli.common import (
     err,
     finite,
     out,
+    resumable,
     there,
     there_if_given,
 )
@@ -84,7 +85,7 @@ def hull(
 
         start_early()
         sets, judge = read_judge(store, sets=sets, protocol=protocol)
-        with err.status("reading reference crystals") as status:
+        with resumable(), err.status("reading reference crystals") as status:
 
             def read(found: References, waiting: int) -> None:
                 status.stop()

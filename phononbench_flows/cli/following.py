@@ -23,6 +23,7 @@ from phononbench_flows.cli.common import (
     chosen_protocol,
     err,
     out,
+    resumable,
     sentences,
 )
 from phononbench_flows.harmless import harmless
@@ -71,7 +72,7 @@ def follow(
         from phononbench_flows.follow import follow_set
 
         wanted = FollowSettings(generations=generations, atoms=atoms, modes=modes, children=children)
-        with err.status("following modes") as status:
+        with resumable(), err.status("following modes") as status:
             followed = follow_set(
                 set_name,
                 out=out_dir,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +34,7 @@ from phononbench_flows.cli.common import (
     chosen_protocol,
     err,
     out,
+    resumable,
     say_ingested,
     sentences,
     tell_ignored,
@@ -45,6 +47,7 @@ from phononbench_flows.protocol import DEFAULT_PROTOCOL, PRESETS, Protocol
 if TYPE_CHECKING:
     from phononbench_flows.cli.progress import Progress
     from phononbench_flows.judging import JudgedCrystal
+    from phononbench_flows.run import JudgedSet, Work
     from phononbench_flows.sets.ingest import CrystalSet, Ingested
     from phononbench_flows.sets.looking import Looked
     from phononbench_flows.store import ResultsStore
@@ -142,17 +145,17 @@ def run(
 
         start_early()
         import_jobflow()
-        from phononbench_flows.cli.display import funnel_table
-        from phononbench_flows.run import Watchers, judge_folder
+        from phononbench_flows.run import StoppedRun, Watchers, judge_folder
 
-        with err.status("reading and screening crystals") as status:
+        with resumable(), err.status("reading and screening crystals") as status:
 
             def ingested(found: Ingested, again: int) -> None:
                 status.stop()
                 say_ingested(found, again)
                 tell_ignored(found.ignored)
 
-            judged = judge_folder(
+            judge = partial(
+                judge_folder,
                 inputs,
                 set_name,
                 out=out_dir,
@@ -170,14 +173,38 @@ def run(
                 watchers=Watchers(
                     on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
                     on_ingested=ingested,
+                    on_work=lambda work: _say_work(work, potential, asked.protocol),
                     on_load=lambda: err.print(f"loading {potential}", style="dim"),
                     computing=_progress,
                 ),
             )
-        out.print(funnel_table(judged.funnel, set_name, judged.published))
-        folder = harmless(judged.table.parent)
-        said = f"results: {folder}/{judged.table.name}\nstable crystals: {folder}/stable"
-        out.print(said, soft_wrap=True, highlight=False)
+            try:
+                _tell(judge())
+            except StoppedRun as stopped:
+                _tell(stopped.judged)
+                raise
+
+
+def _tell(judged: JudgedSet) -> None:
+    from phononbench_flows.cli.display import funnel_table
+
+    out.print(funnel_table(judged.funnel, judged.name, judged.published))
+    folder = harmless(judged.table.parent)
+    said = f"results: {folder}/{judged.table.name}\nstable crystals: {folder}/stable"
+    out.print(said, soft_wrap=True, highlight=False)
+
+
+def _say_work(work: Work, potential: str, protocol: Protocol) -> None:
+    """Said before the potential is loaded: what is computed, how, and how much of it there is."""
+    before = f", {work.finished} are finished already" if work.finished else ""
+    number = f"{work.processes} processes" if work.processes > 1 else "one process"
+    err.print(
+        f"{work.waiting} crystals to compute{before}: about {work.cost:.2g} evaluations (atoms through the potential)\n"
+        f"{potential} on {work.device} in {number}, protocol {protocol.name}; Ctrl-C stops, the same command goes on",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _dry_run(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from phononbench_flows.outcomes import READ, SCREENED, Status
+from phononbench_flows.outcomes import COMPUTED, READ, SCREENED, Status
 from phononbench_flows.results.published import Published, published_beside
 from phononbench_flows.steps import Step, StepError, installed_step
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 RATE_WINDOW = timedelta(hours=1)
 """The rate is that of the last so long."""
-
-_COMPUTED = (Status.STABLE, Status.UNSTABLE, Status.UNDECIDED, Status.FAILED)
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _per_hour(store: ResultsStore, mine: dict[str, Any]) -> float | None:
     now = datetime.now(UTC)
     # Times are kept as text that sorts as they do.
     recent = mine | {
-        "status": {"$in": [status.value for status in _COMPUTED]},
+        "status": {"$in": [status.value for status in COMPUTED]},
         "updated_at": {"$gte": (now - RATE_WINDOW).isoformat()},
     }
     times = [datetime.fromisoformat(row["updated_at"]) for row in store.query(recent, ["updated_at"])]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pymatgen.core import Structure
 
-from phononbench_flows.outcomes import Reason, Status
+from phononbench_flows.outcomes import COMPUTED, Reason, Status
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.sets.earlier import Known
 from phononbench_flows.sets.identity import crystal_id, source_sha256
@@ -140,11 +140,8 @@ def counts(found: Iterable[Looked]) -> dict[str, int]:
 
 def left_to_compute(found: Iterable[Looked], set_name: str, there: Mapping[str, Known]) -> list[Looked]:
     """Accepted crystals of which the store has no result: they are not there, have changed, or are not finished."""
-    done = {name: known.sha256 for name, known in there.items() if known.status in _FINISHED}
+    done = {name: known.sha256 for name, known in there.items() if known.status in COMPUTED}
     return [each for each in found if each.outcome == ACCEPTED and not _is_done(each, set_name, done)]
-
-
-_FINISHED = (Status.STABLE, Status.UNSTABLE, Status.UNDECIDED, Status.FAILED)
 
 
 def _is_done(each: Looked, set_name: str, done: Mapping[str, str | None]) -> bool:

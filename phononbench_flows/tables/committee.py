@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from phononbench_flows.outcomes import COUNTED, Status
+from phononbench_flows.outcomes import COMPUTED, COUNTED, Status
 from phononbench_flows.potentials.softening import KNOWN
 from phononbench_flows.stability import EXACT
 from phononbench_flows.statistics import was_relaxed, wilson
@@ -25,7 +25,6 @@ from phononbench_flows.tables.rows import SelectionError
 
 _FIELDS = ["id", "set", "formula_pretty", "status", "stage", "protocol_id", "protocol_name", "potential.name"]
 _FIELDS += ["minimum.frequency", f"evidence.looks.{EXACT}.frequency"]
-_COMPUTED = {Status.STABLE, Status.UNSTABLE, Status.UNDECIDED, Status.FAILED}
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def read_committee(
         wanted |= {"$or": [{"protocol_id": named}, {"protocol_name": named}]}
     found = [_row(document) for document in store.query(wanted, _FIELDS)]
     members = _members(found)
-    finished = [row for row in found if row["status"] in _COMPUTED]
+    finished = [row for row in found if row["status"] in COMPUTED]
     seen = Counter(row["id"] for row in finished)
     common = {name for name, number in seen.items() if number == len(members)}
     rows = pd.DataFrame([row for row in finished if row["id"] in common])

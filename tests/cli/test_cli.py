@@ -241,3 +241,62 @@ def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, fcc, c
     assert not second_unit_cells & {numbers[symbol] for (symbol,) in relaxed_before}
     second_supercells = {kind for pid, size, kind in lines if pid != killed_pid and size == "32"}
     assert not second_supercells & {numbers[d.elements[0]] for d in before.values() if "force_constants" in d.arrays}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopped_by_hand_a_run_leaves_its_table_and_says_how_to_go_on(tmp_path, fcc, workers):
+    folder, out = tmp_path / "crystals", tmp_path / "results"
+    folder.mkdir()
+    for symbol in [
+        "Cu",
+        "Ag",
+        "Au",
+        "Ni",
+        "Pd",
+        "Pt",
+        "Al",
+        "Ca",
+        "Sr",
+        "Pb",
+        "Rh",
+        "Ir",
+        "Ce",
+        "Yb",
+        "Th",
+        "Ac",
+        "Ar",
+    ]:
+        CifWriter(Structure(fcc.lattice, [symbol] * 4, fcc.frac_coords)).write_file(folder / f"{symbol}.cif")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "TOY_SLEEP": "1000"}  # argon never ends
+    arguments = command(folder, out)
+    arguments[arguments.index("40")] = "4"
+    run = subprocess.Popen(
+        [*arguments, "--workers", str(workers)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    deadline = time.monotonic() + 200
+    finished = 0
+    while time.monotonic() < deadline and run.poll() is None and not finished:
+        time.sleep(0.05)
+        if (out / "results.sqlite").exists():
+            with ResultsStore.open(out) as store:
+                finished = store.count({"status": "stable"})
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert said.rstrip().endswith("stopped; the same command goes on from here")
+    assert "Traceback" not in said
+    assert "17 crystals to compute: about" in said
+    assert f"{TOY} on cpu in {'2 processes' if workers == 2 else 'one process'}, protocol paper" in said
+    written = rows(out)
+    assert len(written) == 17
+    assert {row["status"] for row in written.values()} == {"stable", "pending"}
+
+    again = invoke(*command(folder, out)[4:])  # argon is quick here
+    assert again.exit_code == 0
+    assert "are finished already: about" in again.output
+    assert {row["status"] for row in rows(out).values()} == {"stable"}
