@@ -49,7 +49,7 @@ class JudgedSet:
     published: Published | None = None
 
 
-class StoppedRun(KeyboardInterrupt):  # noqa: N818 (as what it is made of: nobody's error)
+class StoppedRun(KeyboardInterrupt):
     """Ctrl-C ended a run; the same call goes on from there.
 
     Attributes:

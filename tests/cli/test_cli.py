@@ -296,7 +296,7 @@ def test_stopped_by_hand_a_run_leaves_its_table_and_says_how_to_go_on(tmp_path, 
     assert len(written) == 17
     assert {row["status"] for row in written.values()} == {"stable", "pending"}
 
-    again = invoke(*command(folder, out)[4:])  # argon is quick here
+    again = invoke(*command(folder, out)[5:])  # argon is quick here
     assert again.exit_code == 0
     assert "are finished already: about" in again.output
     assert {row["status"] for row in rows(out).values()} == {"stable"}
