@@ -11,7 +11,7 @@ import typer
 from phononbench_flows.cli.cluster import LaunchpadOption
 from phononbench_flows.cli.common import app, checked_target, chosen_protocol, err, finite, out, stop
 from phononbench_flows.cli.opening import opened, opened_launchpad
-from phononbench_flows.cli.results import Where, spec_of
+from phononbench_flows.cli.results import PotentialJudgedWith, Where, spec_of
 from phononbench_flows.protocol import PRESETS
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def confirm(
         str | None,
         typer.Option(help=f"Preset ({', '.join(PRESETS)}) or YAML file: how the set was judged, if not by one preset."),
     ] = None,
+    potential: PotentialJudgedWith = None,
 ) -> None:
     """Ask DFT, or others, about crystals drawn at random: every rate then has a corrected one beside it."""
     if sum((number is not None, collect, imported is not None)) != 1:
@@ -94,7 +95,7 @@ def confirm(
         from phononbench_flows.confirmation.known import mark
         from phononbench_flows.results.bundle import judged_by
 
-        protocol_id, judged = judged_by(store, set_name, chosen)
+        protocol_id, judged = judged_by(store, set_name, chosen, potential)
         mine = {"set": set_name, "protocol_id": protocol_id}
         if number is not None:
             method = _method(maker, settings, functional, code)

@@ -46,6 +46,10 @@ Where = Annotated[
         help="Directory of a local run, or mongo:DATABASE; without it the store that PHONONBENCH_STORE names.",
     ),
 ]
+PotentialJudgedWith = Annotated[
+    str | None,
+    typer.Option("--potential", help="Name of the potential that the set was judged with, if it was with several."),
+]
 SetsOption = Annotated[list[str] | None, typer.Option("--set", help="Only this set; repeatable.")]
 JudgedByOption = Annotated[
     str | None, typer.Option("--protocol", help="Id or name of the protocol, where the store holds several.")
@@ -361,6 +365,7 @@ def pack(
             "one of your own."
         ),
     ] = None,
+    potential: PotentialJudgedWith = None,
     force_constants: Annotated[bool, typer.Option("--force-constants", help="Put in the force constants.")] = False,
     with_report: Annotated[bool, typer.Option("--report", help="Put in the report of the set.")] = False,
 ) -> None:
@@ -372,9 +377,15 @@ def pack(
 
         found = Path(folder) if with_report else None
         if found is not None:
-            _report_for(store, set_name, bundle.judged_by(store, set_name, chosen)[0], found)
+            _report_for(store, set_name, bundle.judged_by(store, set_name, chosen, potential)[0], found)
         manifest = bundle.pack(
-            store, set_name, out_path, protocol=chosen, force_constants=force_constants, report=found
+            store,
+            set_name,
+            out_path,
+            protocol=chosen,
+            potential=potential,
+            force_constants=force_constants,
+            report=found,
         )
         _say(manifest, out_path)
 

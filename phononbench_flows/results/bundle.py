@@ -159,6 +159,7 @@ def pack(
     out: Path,
     *,
     protocol: Protocol | None = None,
+    potential: str | None = None,
     force_constants: bool = False,
     report: Path | None = None,
 ) -> Manifest:
@@ -168,7 +169,7 @@ def pack(
         store: where the set is.
         set_name: name of the set.
         out: the file, replaced if it is there.
-        protocol: how it was judged; needed if that is no preset, or if it was judged in several ways.
+        protocol, potential: how it was judged; needed if that is no preset, or if it was judged in several ways.
         force_constants: whether to put them in.
         report: folder of a report to put in.
 
@@ -177,7 +178,7 @@ def pack(
             or a protocol that is not known.
         StoreError: what is in the store cannot be read.
     """
-    protocol_id, chosen = judged_by(store, set_name, protocol)
+    protocol_id, chosen = judged_by(store, set_name, protocol, potential)
     about = store.get_set(set_name) or SetDocument(set=set_name)
     seen = _Seen(chosen, force_constants)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -200,16 +201,20 @@ def pack(
     return manifest
 
 
-def judged_by(store: ResultsStore, set_name: str, protocol: Protocol | None) -> tuple[str, Protocol]:
+def judged_by(
+    store: ResultsStore, set_name: str, protocol: Protocol | None, potential: str | None = None
+) -> tuple[str, Protocol]:
     """Id of the protocol that a set was judged by, and the protocol, under the name that the documents give it.
 
     Raises:
         BundleError: as for :func:`pack`.
     """
-    wanted = ["protocol_id", "protocol_name", "potential.checkpoint_sha256"]
+    wanted = ["protocol_id", "protocol_name", "potential"]
     found: dict[str, Protocol | None] = {}
     for protocol_id in store.distinct("protocol_id", {"set": set_name}):
         row = next(store.query({"set": set_name, "protocol_id": protocol_id}, wanted, limit=1))
+        if potential is not None and row["potential"]["name"] != potential:
+            continue
         known = [protocol] if protocol else list(PRESETS.values())
         matching = [each for each in known if each.id_with(row["potential"]["checkpoint_sha256"]) == protocol_id]
         if matching or not protocol:
@@ -217,9 +222,11 @@ def judged_by(store: ResultsStore, set_name: str, protocol: Protocol | None) -> 
             found[protocol_id] = named
     if not found:
         how = " by this protocol" if protocol else ""
+        how += f" with the potential {potential!r}" if potential else ""
         raise BundleError(f"there are no crystals of set {set_name!r} judged{how}")
     if len(found) > 1:
-        raise BundleError(f"set {set_name!r} was judged in several ways ({', '.join(found)}): name the protocol")
+        ways = ", ".join(found)
+        raise BundleError(f"set {set_name!r} was judged in several ways ({ways}): name the protocol or the potential")
     [(protocol_id, chosen)] = found.items()
     if chosen is None:
         raise BundleError(f"set {set_name!r} was judged by a protocol ({protocol_id}) that is no preset: give its file")

@@ -363,7 +363,17 @@ def test_only_finished_sets_judged_in_one_known_way_are_packed(tmp_path):
         assert pack(store, "Gamma-2", out, protocol=own).protocol_hash == own.hash
         assert list(tmp_path.glob("*.zip")) == [out]
         assert verify(out).counts["rejected"] == 4
-        store._calculations.remove_docs({"set": "Gamma-2", "protocol_id": synthetic.PROTOCOL_ID})
+        for rejected in list(store.documents({"set": "Gamma-2", "protocol_id": ours})):
+            other = rejected.potential.model_copy(update={"name": "other", "checkpoint_sha256": "f" * 64})
+            theirs = own.id_with("f" * 64)
+            changes = {"protocol_id": theirs, "key": f"{rejected.id}@{theirs}", "potential": other}
+            store.put(rejected.model_copy(update=changes))
+        with pytest.raises(BundleError, match=r"several ways .*: name the protocol or the potential"):
+            pack(store, "Gamma-2", out, protocol=own)
+        assert pack(store, "Gamma-2", out, protocol=own, potential="other").protocol_hash == own.hash
+        with pytest.raises(BundleError, match="judged by this protocol with the potential 'nobody'"):
+            pack(store, "Gamma-2", out, protocol=own, potential="nobody")
+        store._calculations.remove_docs({"set": "Gamma-2", "protocol_id": {"$in": [synthetic.PROTOCOL_ID, theirs]}})
         with pytest.raises(BundleError, match="no preset: give its file"):
             pack(store, "Gamma-2", out)
 
