@@ -188,7 +188,7 @@ class JudgedCrystal:
 
         return band_structure_figure(self.bands, self._title, self.document.assessments[0].threshold)
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, folder: Path | str) -> list[Path]:
         """Write what there is: the crystal as CIF, phonopy's and emmet's files, and the picture of the bands.
 
         Parameters:
@@ -197,6 +197,7 @@ class JudgedCrystal:
         from phononbench_flows.results.export import write_cif
         from phononbench_flows.results.phonon_files import PHONON_FORMATS
 
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         written: list[Path] = []
         if self.structure is not None:

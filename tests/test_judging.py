@@ -143,7 +143,7 @@ def test_everything_can_be_had_from_a_result(cu3au, tmp_path, small):
     card = result._repr_html_()
     assert "data:image/png;base64," in card
     assert "Cu3Au" in card
-    written = {path.name for path in result.save(tmp_path / "saved")}
+    written = {path.name for path in result.save(str(tmp_path / "saved"))}
     assert written == {"1.cif", "1.emmet.json", "1.phonopy.yaml", "1.band.yaml", "1.png"}
     assert all((tmp_path / "saved" / name).stat().st_size for name in written)
     plain = json.loads(json.dumps(result.as_dict()))

@@ -1,4 +1,4 @@
-"""Questions to a store: the filters, the command, and what the README says of both."""
+"""Questions to a store: the filters, the command, and what docs/query.md says of both."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from phononbench_flows.results.query import CrystalQuery, QueryError, Range, cri
 from phononbench_flows.store import ResultsStore
 from phononbench_flows.store.connection import client
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "query.md").read_text()
 DATABASE = "phononbench_test_readme"
 Row = dict[str, Any]
 
 
 def filled(path: Path, number: int) -> Path:
-    """So many crystals, some of which are as the README has them."""
+    """So many crystals, some of which are as the page has them."""
     changes = {
         "Alpha-00000": {"condition": {"band_gap": 1.5}},
         "Alpha-00003": {"symmetry_relaxed": {"crystal_system": "Cubic", "number": 225}, "formula_pretty": "NaCl"},
@@ -298,9 +298,9 @@ def test_the_help_is_quick():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# -- the README ------------------------------------------------------------------------------------------------
+# -- the page ------------------------------------------------------------------------------------------------
 
-ASKED = re.findall(r"^\| `(-.+?)` \| `(\{.+\})` \|$", README, re.MULTILINE)
+ASKED = re.findall(r"^\| `(-.+?)` \| `(\{.+\})` \|$", PAGE, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

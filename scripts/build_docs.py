@@ -1,0 +1,49 @@
+"""Build the documentation site, every tutorial executed; a warning is an error.
+
+    uv run --group docs --extra sevennet python scripts/build_docs.py [OUT]
+
+The tutorial on clusters takes the MongoDB that PHONONBENCH_MONGO_URI names, else a server of the tests' kind that is
+started for it. Only CPUs are used.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@contextmanager
+def mongo() -> Iterator[str]:
+    """The address of a server, started where none is named."""
+    if given := os.environ.get("PHONONBENCH_MONGO_URI"):
+        yield given
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    from servers import MongoServer
+
+    with tempfile.TemporaryDirectory(prefix="phononbench-docs-") as folder:
+        server = MongoServer(Path(folder) / "files")
+        try:
+            yield server.uri
+        finally:
+            server.kill()
+
+
+def main() -> None:
+    """Build, into the folder that is given or docs/_build."""
+    out = sys.argv[1] if len(sys.argv) > 1 else ROOT / "docs" / "_build"
+    with mongo() as uri:
+        environment = os.environ | {"PHONONBENCH_MONGO_URI": uri, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
+        command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", ROOT / "docs", out]
+        sys.exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+
+
+if __name__ == "__main__":
+    main()
