@@ -64,7 +64,7 @@ def follow_set(
     potential_settings: Mapping[str, Any] | None = None,
     protocol: str | Protocol = DEFAULT_PROTOCOL,
     settings: FollowSettings | None = None,
-    reference: Path | None = None,
+    reference: Path | str | None = None,
     limit: int | None = None,
     device: str = "auto",
     batch_atoms: int | None = None,
@@ -115,7 +115,7 @@ def follow_set(
                 loaded = potentials.load(potential, device, potential_settings)
                 maker.device, maker.batch_atoms = loaded.device, Budget.for_device(loaded.model.device).max_atoms
             _compute(waiting, maker, number)
-        return _told(store, crystals, parents, Path(out), reference)
+        return _told(store, crystals, parents, Path(out), None if reference is None else Path(reference))
 
 
 def _unstable(store: ResultsStore, crystals: CrystalSet, limit: int | None) -> list[CalculationDocument]:

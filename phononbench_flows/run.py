@@ -102,7 +102,7 @@ class Watchers:
 
 
 def judge_folder(
-    inputs: Path | str | Sequence[Path],
+    inputs: Path | str | Sequence[Path | str],
     set_name: str,
     *,
     out: Path | str = DEFAULT_STORE,
@@ -114,7 +114,7 @@ def judge_folder(
     workers: int | None = None,
     condition: Mapping[str, str | float | int | bool] | None = None,
     about: Sequence[str] = (),
-    reference: Path | None = None,
+    reference: Path | str | None = None,
     limit: int | None = None,
     retry_reasons: Sequence[str] = (),
     watchers: Watchers | None = None,
@@ -142,7 +142,8 @@ def judge_folder(
     watchers, reasons = watchers or Watchers(), checked_reasons(retry_reasons)
     chosen = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
     steps_of(chosen)  # all of them are here
-    paths = [Path(inputs)] if isinstance(inputs, str | Path) else list(inputs)
+    paths = [Path(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    known_crystals = None if reference is None else Path(reference)
     potentials.check_asked(potential, device, potential_settings)
     known = potentials.identify(potential)
     record = known.record(potential_settings)
@@ -158,7 +159,7 @@ def judge_folder(
     with ResultsStore.open(Path(out).absolute(), create=True) as store:
         described = describe_set(store, set_name, paths, about, condition)
         crystals = CrystalSet(set_name, described.condition, chosen, record, known.elements)
-        found = ingest(paths, crystals, store, reference=reference, limit=limit, on_crystal=watchers.on_crystal)
+        found = ingest(paths, crystals, store, reference=known_crystals, limit=limit, on_crystal=watchers.on_crystal)
         again = retry(store, crystals, found.keys, reasons) if reasons else 0
         watchers.on_ingested(found, again)
         stopped = False

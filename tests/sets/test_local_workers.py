@@ -31,11 +31,13 @@ def folder(tmp_path, monkeypatch):
     elements = ["Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al", "Ar"]
     for number, (one, other) in enumerate([(a, b) for a in elements for b in elements if a < b][:16]):
         Structure(Lattice.cubic(3.6), [one, other, other, other], SITES).to(str(crystals / f"{number:02d}.cif"))
+    Structure(Lattice.cubic(3.6), ["Yb"] * 4, SITES).to(str(tmp_path / "known.cif"))
     return crystals
 
 
 def judged(folder, out, workers):
-    found = judge_folder(folder, "S", out=out, potential=TOY, protocol=SMALL, device="cpu", workers=workers)
+    how = {"potential": TOY, "protocol": SMALL, "device": "cpu", "workers": workers}
+    found = judge_folder([str(folder)], "S", out=str(out), reference=str(folder.parent / "known.cif"), **how)
     with ResultsStore.open(out) as store:
         return found, {d.id: d for d in store.documents()}
 
