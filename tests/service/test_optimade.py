@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ from optimade.adapters.structures.pymatgen import from_pymatgen
 from optimade.exceptions import BadRequest, NotImplementedResponse
 from optimade.models import ErrorResponse, StructureResource
 from optimade.validator import ImplementationValidator
+from starlette.exceptions import HTTPException
 
 from phononbench_flows.service.optimade.filters import LONGEST, matching
 from phononbench_flows.service.optimade.properties import anonymous, reduced, served
+from phononbench_flows.service.optimade.routes import _table
 
 JUDGED = {"status": {"$in": ["stable", "unstable", "undecided"]}}
 PATH = "evidence.looks.path.frequency"
@@ -277,6 +280,17 @@ def test_errors_are_those_of_the_specification(server, folder):
         assert error.status == str(status)
     assert len("nsites = 1 OR " * 1000) > LONGEST
     assert asked(server, page_limit=1, _other_option=1)["meta"]["data_returned"] > 0
+
+
+def test_nothing_is_answered_before_everything_was_read(folder):
+    with ResultsStore.open(folder) as store:
+        unread = SimpleNamespace(live=LiveTable(store))
+        request = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(server=unread)))
+        with pytest.raises(HTTPException) as refused:
+            _table(request)
+        assert refused.value.status_code == 503
+        unread.live.refresh()
+        assert len(_table(request)[1]) == 300
 
 
 def test_unstable_crystals_are_said_to_be_there(server):
