@@ -15,6 +15,7 @@ from phononbench_flows.service.access import Access
 from phononbench_flows.service.answers import add_errors, as_json
 from phononbench_flows.service.jobs import Jobs
 from phononbench_flows.service.live import LiveTable
+from phononbench_flows.service.optimade.routes import MOUNTED, optimade_app
 from phononbench_flows.service.pages import add_pages
 from phononbench_flows.service.settings import Settings
 from phononbench_flows.service.state import State, state_of
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.get("/api/status", tags=["explorer"], summary="The store, and what the server takes")(_status)
     for router in (explorer.router, crystal.router, downloads.router, uploads.router):
         app.include_router(router)
+    app.mount(MOUNTED, optimade_app(state))
     add_pages(app)
     return app
 

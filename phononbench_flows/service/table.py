@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ WORDS = (
 """Columns of few values, each kept once."""
 _INTEGERS = ("natoms", "nelements", "space_group")
 _NUMBERS = ("lowest", "path")
+_TIMES = ("updated",)
 Column = Literal["id", "formula", "set", "status", "lowest", "natoms", "space_group", "reason", "potential", "protocol"]
 """Columns that the table can be put in the order of."""
 _NUMBER_OF = {element.symbol: element.Z for element in Element}
@@ -79,6 +81,12 @@ def element_bits(symbols: Sequence[str]) -> tuple[int, int]:
     return low, high
 
 
+def symbols(low: int, high: int) -> list[str]:
+    """The elements that :func:`element_bits` gives these bits, in alphabetical order."""
+    bits = low | (high << 64)
+    return sorted(symbol for symbol, number in _NUMBER_OF.items() if bits >> number & 1)
+
+
 @dataclass(frozen=True)
 class Table:
     """The rows at one moment. Every array has an entry for each row.
@@ -87,7 +95,8 @@ class Table:
         keys, ids: of the calculations, and their crystals.
         words: the texts of each column of :data:`WORDS`.
         codes: their numbers in each row.
-        numbers: ``natoms``, ``nelements``, ``space_group`` (-1 where unknown), ``lowest`` and ``path`` (THz).
+        numbers: ``natoms``, ``nelements``, ``space_group`` (-1 where unknown), ``lowest`` and ``path`` (THz), and
+            ``updated``, in seconds since 1970.
         elements: two arrays of bits, see :func:`element_bits`.
     """
 
@@ -96,7 +105,7 @@ class Table:
     words: Mapping[str, Words] = field(default_factory=lambda: {name: Words() for name in WORDS})
     codes: Mapping[str, np.ndarray] = field(default_factory=lambda: {n: np.empty(0, dtype=np.int32) for n in WORDS})
     numbers: Mapping[str, np.ndarray] = field(
-        default_factory=lambda: {name: np.empty(0) for name in (*_INTEGERS, *_NUMBERS)}
+        default_factory=lambda: {name: np.empty(0) for name in (*_INTEGERS, *_NUMBERS, *_TIMES)}
     )
     elements: tuple[np.ndarray, np.ndarray] = field(
         default_factory=lambda: (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64))
@@ -116,6 +125,11 @@ class Table:
         pairs = zip(self.ids, self.codes["formula"].tolist(), strict=True)
         return [f"{name.lower()}\n{formulas[code]}" for name, code in pairs]
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Numbers of the rows by their keys."""
+        return {key: place for place, key in enumerate(self.keys)}
+
     def order(self, column: str) -> np.ndarray:
         """Numbers of the rows in ascending order of a column, those without a value last; made once."""
         found = self._orders.get(column)
@@ -124,8 +138,9 @@ class Table:
         return found
 
     def _sortable(self, column: str) -> np.ndarray:
-        if column == "id":
-            order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
+        if column in {"id", "key"}:
+            texts = self.ids if column == "id" else self.keys
+            order = sorted(range(len(texts)), key=texts.__getitem__)
             places = np.empty(len(order), dtype=np.int32)
             places[order] = np.arange(len(order))
             return places
@@ -163,7 +178,7 @@ class Rows:
         self._ids: list[str] = []
         self._words = {name: Words() for name in WORDS}
         self._codes = {name: array("i") for name in WORDS}
-        self._numbers = {name: array("i") for name in _INTEGERS} | {name: array("d") for name in _NUMBERS}
+        self._numbers = {name: array("i") for name in _INTEGERS} | {name: array("d") for name in (*_NUMBERS, *_TIMES)}
         self._elements = (array("Q"), array("Q"))
 
     def __len__(self) -> int:
@@ -228,6 +243,7 @@ def _values(document: Mapping[str, Any]) -> dict[str, Any]:
         "space_group": _whole((document.get("symmetry_relaxed") or {}).get("number")),
         "lowest": _frequency(document.get("minimum")) if np.isnan(exact) else exact,
         "path": path,
+        "updated": datetime.fromisoformat(document["updated_at"]).timestamp(),
     }
 
 
