@@ -19,7 +19,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 1800
 # Each tutorial in a folder of its own, that is gone afterwards.
 nb_execution_in_temp = True
-nb_merge_streams = True
+# Progress, and what libraries say. What fails ends the build all the same.
+nb_output_stderr = "remove"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

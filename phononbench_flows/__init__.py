@@ -12,6 +12,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from phononbench_flows.quiet import hush_libraries
+
+hush_libraries()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from multiprocessing import active_children, get_context
 from typing import TYPE_CHECKING
 
 from phononbench_flows.potentials.loading import resolved
-from phononbench_flows.quiet import ignore_deprecations, mute_warp
 
 if TYPE_CHECKING:
     from phononbench_flows.flows.following import FollowMaker
@@ -91,8 +90,6 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
 
 def _begin(threads: int, processes: int, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: the process that started it speaks
-    ignore_deprecations()
-    mute_warp()
     import torch
 
     from phononbench_flows.engine.batch import limit_memory

@@ -16,17 +16,12 @@ from types import ModuleType
 _OF_LIBRARIES = ("`torch.jit.script` is deprecated", "cd is deprecated")  # SevenNet's of torch, jobflow's of monty
 
 
-def ignore_deprecations() -> None:
-    """Leave out what libraries should change in their own code."""
+def hush_libraries() -> None:
+    """Leave out what libraries should change in their own code, and what Warp prints, from C, where there is no NVIDIA
+    driver. It is torch-sim's neighbour lists that start Warp, as they are imported, by whomever.
+    """
     for message in _OF_LIBRARIES:
         warnings.filterwarnings("ignore", message, FutureWarning)
-
-
-def mute_warp() -> None:
-    """Leave out what Warp prints, from C, where there is no NVIDIA driver, whoever imports it later.
-
-    It is torch-sim's neighbour lists that start Warp, as they are imported.
-    """
     if "nvalchemiops" not in sys.modules and not any(isinstance(each, _StartsWarp) for each in sys.meta_path):
         sys.meta_path.insert(0, _StartsWarp())
 

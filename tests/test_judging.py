@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +179,13 @@ def test_the_command_as_a_filter(fcc, cu3au, simple_cubic, tmp_path):
     kept = invoke(tmp_path / "fcc.cif", "--save", tmp_path / "kept")
     assert kept.exit_code == 0
     assert (tmp_path / "kept" / "fcc.phonopy.yaml").is_file()
+
+
+def test_no_library_is_heard(fcc, tmp_path):
+    fcc.to(str(tmp_path / "fcc.cif"))
+    script = f"from phononbench_flows import judge; print(judge({str(tmp_path / 'fcc.cif')!r}, potential={TOY!r}).why)"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    environment["PYTHONPATH"] = os.pathsep.join(["tests", environment.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("stable")
+    assert not done.stderr

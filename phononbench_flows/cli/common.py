@@ -20,7 +20,6 @@ from phononbench_flows import __version__
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
-from phononbench_flows.quiet import ignore_deprecations
 from phononbench_flows.sets.set_names import is_children_set
 
 if TYPE_CHECKING:
@@ -166,7 +165,6 @@ def main(
     # Imports make millions of objects that stay. To look through them for garbage again and again took 2.4 of the 18 s
     # in which torch, SevenNet and the rest are loaded.
     gc.set_threshold(100_000, 50, 50)
-    ignore_deprecations()
 
 
 def stop(message: str) -> NoReturn:

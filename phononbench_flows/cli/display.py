@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +34,7 @@ def rate_text(rate: Rate) -> str:
     return f"{rate.rate:.1%} ({100 * rate.interval.low:.1f} to {100 * rate.interval.high:.1f})".replace("%", " %")
 
 
-def funnel_table(funnel: Funnel, set_name: str, published: Published | None = None) -> Table:
+def funnel_table(funnel: Funnel, set_name: str, published: Published | None = None) -> Group:
     """The funnel of a set: crystals, and their share of those generated; the two rates below.
 
     Parameters:
@@ -71,13 +72,12 @@ def funnel_table(funnel: Funnel, set_name: str, published: Published | None = No
         else ""
     )
     provisional = f"{funnel.pending} crystals are pending: these rates are provisional\n" if funnel.pending else ""
-    table.caption = Text(
+    rates = (
         f"{gone}{provisional}stable per relaxed {rate_text(funnel.stable_per_relaxed)}\n{beside}"
         f"stable per generated {rate_text(funnel.stable_per_generated)}\n"
         "in brackets Wilson's 95 % confidence interval"
     )
-    table.caption_justify = "left"
-    return table
+    return Group(table, Text(rates, style="dim"))  # not a caption, which is as narrow as the table
 
 
 def card_table(found: SetCard) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -370,4 +371,6 @@ def init(
         from phononbench_flows.shipped import copy_shipped
 
         new = copy_shipped(path)
-    out.print(f"{path}: {', '.join(new) or 'all of it is there'}", soft_wrap=True)
+    counts = Counter(name.partition("/")[0] for name in new)
+    said = ", ".join(f"{name}/ ({number} files)" for name, number in counts.items()) or "all of it is there"
+    out.print(f"{path}: {said}", soft_wrap=True, highlight=False)

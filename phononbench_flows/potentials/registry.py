@@ -10,7 +10,6 @@ from typing import Any
 
 from phononbench_flows.potentials import families
 from phononbench_flows.potentials.source import Family, PotentialError, Source, given_file
-from phononbench_flows.quiet import mute_warp
 
 ENTRY_POINT_GROUP = "phononbench_flows.potentials"
 DEFAULT = "mattersim-v1-5m"
@@ -45,7 +44,6 @@ def find_source(name: str) -> Source:
     Raises:
         PotentialError: there is no such potential.
     """
-    mute_warp()  # what is found here, and what loads it, imports torch-sim
     if name in BUILT_IN:
         return BUILT_IN[name]
     source: Any = None
