@@ -2,10 +2,27 @@
 
 const BOND = 1.2; // of the sum of covalent radii
 const STICK = 0.09; // Å
+const STICK = 0.09; // Å
 const FRAMES = 24;
 const FRAME_MS = 45;
 const NEAR = 0.02; // of a cell vector: an atom so near to a face lies on it
+const NEAR = 0.02; // of a cell vector: an atom so near to a face lies on it
 const LARGEST = 0.45; // Å that the atom which moves most is moved, unless asked otherwise
+
+// The sites and their images that lie within the cell, or less than `beyond` of each cell vector outside of it; in Å.
+function images({ vectors, sites }, beyond) {
+  const along = (x, axis) => {
+    const found = [];
+    for (let at = x + Math.ceil(-beyond[axis] - x); at < 1 + beyond[axis]; at++) found.push(at);
+    return found;
+  };
+  const isInside = (f) => f.every((x) => x > -NEAR && x < 1 + NEAR);
+  const cartesian = (f) => [0, 1, 2].map((j) => f[0] * vectors[0][j] + f[1] * vectors[1][j] + f[2] * vectors[2][j]);
+  return sites.flatMap(({ number, at }) =>
+    along(at[0], 0).flatMap((x) => along(at[1], 1).flatMap((y) => along(at[2], 2).map((z) => (
+      { number, at: cartesian([x, y, z]), inside: isInside([x, y, z]) })))),
+  );
+}
 
 // The sites and their images that lie within the cell, or less than `beyond` of each cell vector outside of it; in Å.
 function images({ vectors, sites }, beyond) {
@@ -115,6 +132,18 @@ class CrystalView {
 
   drawCell() {
     for (const [from, to] of this.edges) this.viewer.addLine({ start: spot(from), end: spot(to), color: colour("soft"), linewidth: 2 });
+  }
+
+  // Of a bond that leads out of the cell, the half that is its atom's.
+  drawOutwards(outwards) {
+    this.outwards = outwards;
+    const shapes = new Map();
+    for (const { from, to } of outwards) {
+      const { elem, x, y, z } = this.atoms[from];
+      if (!shapes.has(elem)) shapes.set(elem, this.viewer.addShape({ color: this.elements[elem].colour }));
+      const middle = [x, y, z].map((at, axis) => (at + to[axis]) / 2);
+      shapes.get(elem).addCylinder({ start: { x, y, z }, end: spot(middle), radius: STICK, toCap: 2 });
+    }
   }
 
   // Of a bond that leads out of the cell, the half that is its atom's.
