@@ -81,8 +81,8 @@ def compute_beside(chunks: Iterable[list[str]], maker: ChunkMaker | FollowMaker,
         except BrokenProcessPool as error:
             raise MachineError("a process that computed was killed; perhaps memory ran out") from error
         except KeyboardInterrupt:
-            for each in active_children():  # each crystal is written as it is done: nothing has to be waited for
-                each.terminate()
+            for process in active_children():  # each crystal is written as it is done: nothing has to be waited for
+                process.terminate()
             raise
         finally:
             processes.shutdown(wait=True, cancel_futures=True)
