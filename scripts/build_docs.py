@@ -41,19 +41,9 @@ def main() -> None:
     out = sys.argv[1] if len(sys.argv) > 1 else ROOT / "docs" / "_build"
     with mongo() as uri:
         environment = os.environ | {"PHONONBENCH_MONGO_URI": uri, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-b",
-            "html",
-            "-W",
-            "--keep-going",
-            "-q",
-            str(ROOT / "docs"),
-            str(out),
-        ]
-        sys.exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+        command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+        done = subprocess.run([*command, str(ROOT / "docs"), str(out)], env=environment, check=False)  # noqa: S603
+        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":
