@@ -138,8 +138,9 @@ def _prefilter(criteria: Criteria) -> tuple[str, list[str], bool]:
 
 
 def _count(row: tuple[Any, ...]) -> Count:
-    *alike, begun, above, number, recent, first = row
-    return Count(*alike, bool(begun), None if above is None else bool(above), number, recent, first)
+    name, protocol_id, status, stage, reason, begun, above, number, recent, first = row
+    known = None if above is None else bool(above)
+    return Count(name, protocol_id, status, stage, reason, bool(begun), known, number, recent, first)
 
 
 def _members(criteria: Criteria) -> dict[str, frozenset[str]]:
