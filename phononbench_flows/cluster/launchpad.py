@@ -39,7 +39,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         # A worker asks for the first READY firework of its category; without the category in the index, that means to
         # pass over all those of the other.
         IndexModel([("state", -1), ("spec._category", 1), ("spec._priority", -1), ("created_on", 1)]),
-        IndexModel([("spec.set", 1), ("spec.protocol_id", 1), ("state", 1)]),
+        IndexModel([("spec.set", 1), ("spec.protocol_id", 1), ("state", 1), ("spec._category", 1)]),
     ],
     "workflows": [
         IndexModel([("metadata.set", 1), ("metadata.protocol_id", 1), ("state", 1)]),

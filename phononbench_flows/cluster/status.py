@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from phononbench_flows.steps import Step, StepError, installed_step
 if TYPE_CHECKING:
     from fireworks import LaunchPad
 
-    from phononbench_flows.store import ResultsStore
+    from phononbench_flows.store import Count, ResultsStore
 
 RATE_WINDOW = timedelta(hours=1)
 """The rate is that of the last so long."""
@@ -56,43 +56,55 @@ class SetStatus:
 
 
 def set_statuses(store: ResultsStore, lp: LaunchPad | None = None, set_name: str | None = None) -> Iterator[SetStatus]:
-    """The sets of a store, or the one of this name, each under every protocol that it was given."""
-    for name in [set_name] if set_name else sorted(store.distinct("set")):
-        for protocol_id in sorted(store.distinct("protocol_id", {"set": name})):
-            yield _status(store, lp, name, protocol_id)
+    """The sets of a store, or the one of this name, each under every protocol that it was given.
+
+    All of them are counted by one command to the results, and one to the LaunchPad.
+    """
+    now = datetime.now(UTC)
+    found: defaultdict[tuple[str, str], list[Count]] = defaultdict(list)
+    for count in store.counts({"set": set_name} if set_name else {}, since=now - RATE_WINDOW):
+        found[count.set, count.protocol_id].append(count)
+    jobs = _jobs(lp, set_name) if lp is not None else {}
+    for whose in sorted(found):
+        yield _status(store, now, found[whose], jobs.get(whose, {}))
 
 
-def _status(store: ResultsStore, lp: LaunchPad | None, name: str, protocol_id: str) -> SetStatus:
-    mine = {"set": name, "protocol_id": protocol_id}
-    statuses = store.status_counts(name, protocol_id)
-    pending = statuses.pop(Status.PENDING, 0)
-    running = store.count(mine | {"status": Status.PENDING.value, "attempts": {"$gt": 0}})
-    failed = store.query(mine | {"status": Status.FAILED.value}, ["reason"])
-    per_hour = _per_hour(store, mine)
-    jobs = _jobs(lp, name, protocol_id) if lp is not None else {}
+def _status(store: ResultsStore, now: datetime, counts: list[Count], jobs: dict[tuple[str, str], int]) -> SetStatus:
+    mine = {"set": counts[0].set, "protocol_id": counts[0].protocol_id}
+    pending = [each for each in counts if each.status == Status.PENDING]
+    running = sum(each.number for each in pending if each.begun)
+    waiting = sum(each.number for each in pending) - running
+    per_hour = _per_hour(counts, now)
     return SetStatus(
-        set=name,
-        protocol_id=protocol_id,
-        waiting=pending - running,
-        passed=_passed(store, mine),
+        set=mine["set"],
+        protocol_id=mine["protocol_id"],
+        waiting=waiting,
+        passed=_passed(store, mine, pending),
         running=running,
-        statuses=statuses,
-        reasons=dict(Counter(row["reason"] for row in failed)),
+        statuses=_numbers((each.status, each.number) for each in counts if each.status != Status.PENDING),
+        reasons=_numbers((str(each.reason), each.number) for each in counts if each.status == Status.FAILED),
         per_hour=per_hour,
-        seconds_left=pending / per_hour * 3600 if per_hour else None,
-        fireworks=_by_state(jobs),
+        seconds_left=(waiting + running) / per_hour * 3600 if per_hour else None,
+        fireworks=_numbers((state, number) for (state, _), number in jobs.items()),
         needed=_by_category(jobs, {"READY"}),
         at_work=_by_category(jobs, {"RUNNING", "RESERVED"}),
-        published=published_beside(store, mine),
+        published=published_beside(store, mine, counts),
     )
 
 
-def _passed(store: ResultsStore, mine: dict[str, Any]) -> dict[str, int]:
+def _numbers(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for name, number in pairs:
+        found[name] += number
+    return dict(found)
+
+
+def _passed(store: ResultsStore, mine: dict[str, Any], pending: list[Count]) -> dict[str, int]:
     """Waiting crystals by the last step that they have passed; a step that is not here goes by its name."""
-    stages = store.stage_counts(mine["set"], mine["protocol_id"])
-    document = next(store.query(mine, ["steps"], limit=1), None)
+    stages = _numbers((each.stage, each.number) for each in pending if each.stage not in {READ, SCREENED})
+    document = next(store.query(mine, ["steps"], limit=1), None) if stages else None
     words = {step.name: step.passed for step in _known(document["steps"] if document else [])}
-    return {words.get(stage, stage): number for stage, number in stages.items() if stage not in {READ, SCREENED}}
+    return {words.get(stage, stage): number for stage, number in stages.items()}
 
 
 def _known(references: list[str]) -> Iterator[Step]:
@@ -101,37 +113,25 @@ def _known(references: list[str]) -> Iterator[Step]:
             yield installed_step(reference)
 
 
-def _per_hour(store: ResultsStore, mine: dict[str, Any]) -> float | None:
-    now = datetime.now(UTC)
-    # Times are kept as text that sorts as they do.
-    recent = mine | {
-        "status": {"$in": [status.value for status in COMPUTED]},
-        "updated_at": {"$gte": (now - RATE_WINDOW).isoformat()},
-    }
-    times = [datetime.fromisoformat(row["updated_at"]) for row in store.query(recent, ["updated_at"])]
+def _per_hour(counts: list[Count], now: datetime) -> float | None:
+    computed = [each for each in counts if each.status in COMPUTED]
+    times = [datetime.fromisoformat(each.first) for each in computed if each.first is not None]
     if not times:
         return None
-    return len(times) / max((now - min(times)) / timedelta(hours=1), 1e-6)
+    return sum(each.recent for each in computed) / max((now - min(times)) / timedelta(hours=1), 1e-6)
 
 
-def _jobs(lp: LaunchPad, name: str, protocol_id: str) -> dict[tuple[str, str], int]:
-    """Number of the set's fireworks by state and category."""
-    mine = {"spec.set": name, "spec.protocol_id": protocol_id}
-    kind = {"state": "$state", "category": "$spec._category"}
-    rows = lp.fireworks.aggregate([{"$match": mine}, {"$group": {"_id": kind, "n": {"$sum": 1}}}])
-    return {(row["_id"]["state"], row["_id"].get("category") or "any"): row["n"] for row in rows}
-
-
-def _by_state(jobs: dict[tuple[str, str], int]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for (state, _), number in jobs.items():
-        found[state] += number
-    return dict(found)
+def _jobs(lp: LaunchPad, set_name: str | None) -> dict[tuple[str, str], dict[tuple[str, str], int]]:
+    """Number of fireworks by state and category, of each set under each protocol."""
+    kind = {"set": "$spec.set", "protocol": "$spec.protocol_id", "state": "$state", "category": "$spec._category"}
+    # Without a condition on its first field the index would not be used.
+    steps = [{"$match": {"spec.set": set_name or {"$gt": ""}}}, {"$group": {"_id": kind, "n": {"$sum": 1}}}]
+    found: defaultdict[tuple[str, str], dict[tuple[str, str], int]] = defaultdict(dict)
+    for row in lp.fireworks.aggregate(steps):
+        of = row["_id"]
+        found[of["set"], of["protocol"]][of["state"], of.get("category") or "any"] = row["n"]
+    return found
 
 
 def _by_category(jobs: dict[tuple[str, str], int], states: set[str]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for (state, category), number in jobs.items():
-        if state in states:
-            found[category] += number
-    return dict(found)
+    return _numbers((category, number) for (state, category), number in jobs.items() if state in states)

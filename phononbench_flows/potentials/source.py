@@ -113,6 +113,11 @@ def symbols(numbers: Iterable[int], without: Iterable[str] = ()) -> frozenset[st
     return frozenset(chemical_symbols[z] for z in numbers) - set(without)
 
 
+def elements_of_mptrj(_: Path | None) -> frozenset[str]:
+    """For :attr:`Source.elements`: the 89 elements of MPtrj, the first 94 without five."""
+    return symbols(range(1, 95), without=("Po", "At", "Rn", "Fr", "Ra"))
+
+
 def any_element(_: Path | None) -> None:
     """For :attr:`Source.elements`, where a checkpoint does not tell."""
     return

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from phononbench_flows.stability import Stability, filter_disputed, filter_published
+from phononbench_flows.stability import Stability
 
 if TYPE_CHECKING:
-    from phononbench_flows.store import ResultsStore
+    from phononbench_flows.store import Count, ResultsStore
 
 _ASSESSED = {"status": {"$in": [each.value for each in Stability]}}
 
@@ -43,11 +44,20 @@ def judged_at(store: ResultsStore, criteria: Mapping[str, Any]) -> JudgedAt:
     return JudgedAt(tuple(threshold for threshold, fixed in found if fixed), not all(fixed for _, fixed in found))
 
 
-def published_beside(store: ResultsStore, criteria: Mapping[str, Any]) -> Published | None:
-    """What the published rule says of the crystals of a filter; None where exact frequencies do not decide."""
+def published_beside(
+    store: ResultsStore, criteria: Mapping[str, Any], counts: Iterable[Count] | None = None
+) -> Published | None:
+    """What the published rule says of the crystals of a protocol; None where exact frequencies do not decide.
+
+    Parameters:
+        criteria: of ``protocol_id``, and of ``set`` if only one is meant.
+        counts: the store's of these crystals, if they are known.
+    """
     if not judged_at(store, criteria).exact:
         return None
-    return Published(
-        stable=store.count({"$and": [dict(criteria), filter_published(Stability.STABLE)]}),
-        disputed=store.count({"$and": [dict(criteria), filter_disputed()]}),
-    )
+    stable: Counter[str] = Counter()
+    unstable: Counter[str] = Counter()
+    for each in store.counts(criteria) if counts is None else counts:
+        if each.status in set(Stability) and each.above is not None:
+            (stable if each.above else unstable)[each.status] += each.number
+    return Published(stable.total(), stable[Stability.UNSTABLE] + unstable[Stability.STABLE])

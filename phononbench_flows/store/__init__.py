@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from phononbench_flows.store.blobs import BlobError
 from phononbench_flows.store.collection import NotAllowedError, StoreError
+from phononbench_flows.store.counts import Count
 from phononbench_flows.store.results_store import ResultsStore, can_be_stored, close_store, open_store
 from phononbench_flows.store.saving import Saver
 from phononbench_flows.store.specs import (
@@ -31,6 +32,7 @@ __all__ = [
     "DEFAULT_DATABASE",
     "DEFAULT_STORE",
     "BlobError",
+    "Count",
     "NotAllowedError",
     "ResultsStore",
     "Saver",

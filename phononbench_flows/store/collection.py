@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from phononbench_flows.errors import PhononBenchError
+from phononbench_flows.store.counts import Count
 
 Criteria = Mapping[str, Any]
 Properties = Mapping[str, Any] | list[str]
@@ -71,6 +72,15 @@ class Collection(Protocol):
 
     def tally(self, field: str, criteria: Criteria) -> dict[str, int]:
         """Number of documents for every value of a field, answered from an index in milliseconds."""
+        ...
+
+    def counts(self, criteria: Criteria, since: str) -> list[Count]:
+        """Calculations by all that is told of them, answered from an index; those without a set are left out.
+
+        Args:
+            criteria: of ``set`` and ``protocol_id``; all without any.
+            since: from when on what was written is recent, as times are stored.
+        """
         ...
 
     def update(self, docs: list[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from pymongo.errors import PyMongoError
 
 from phononbench_flows.documents import BlobRef
 from phononbench_flows.stability import MINIMUM
+from phononbench_flows.store import counts
 from phononbench_flows.store.blobs import Blobs
 from phononbench_flows.store.collection import (
     Criteria,
@@ -37,7 +38,7 @@ _LARGEST_DOCUMENT = 16 * 1024**2
 
 CALCULATION_INDEXES = (
     IndexModel("id"),
-    IndexModel([("set", 1), ("protocol_id", 1), ("status", 1), ("stage", 1)]),
+    IndexModel([(field, 1) for field in counts.FIELDS]),
     IndexModel([("protocol_id", 1), ("status", 1)]),
     IndexModel("status"),
     IndexModel("elements"),
@@ -65,7 +66,7 @@ _RETIRED = {
     "calculations": frozenset(
         {
             *("key_1", "set_1_protocol_id_1_status_1", "set_1_protocol_id_1_stage_1", "steps_1", "chemsys_1"),
-            *("content_hash_1", "updated_at_1"),
+            *("content_hash_1", "updated_at_1", "set_1_protocol_id_1_status_1_stage_1"),
         }
     ),
     "crystals": frozenset({"key_1", "id_1", "set_1", "content_hash_1", "origin.parent_1"}),
@@ -187,6 +188,11 @@ class MongoCollection:
         steps = [{"$match": _checked(criteria)}, {"$group": {"_id": f"${field}", "n": {"$sum": 1}}}]
         rows = self._ask(lambda collection: list(collection.aggregate(steps)))
         return {row["_id"]: row["n"] for row in rows if row["_id"] is not None}
+
+    def counts(self, criteria: Criteria, since: str) -> list[counts.Count]:
+        """Calculations by all that is told of them; see ``Collection.counts``."""
+        steps = counts.pipeline(_checked(criteria), since)
+        return [counts.count_of_row(row) for row in self._ask(lambda collection: list(collection.aggregate(steps)))]
 
     def update(self, docs: list[dict[str, Any]]) -> None:
         """Insert documents, or replace those of the same ``key``; none if one of them is not plain JSON."""

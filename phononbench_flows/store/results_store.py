@@ -26,6 +26,7 @@ from phononbench_flows.store.collection import (
     as_json,
     refuse_non_finite,
 )
+from phononbench_flows.store.counts import Count
 from phononbench_flows.store.mongo import (
     CALCULATION_INDEXES,
     CONFIRMATION_INDEXES,
@@ -214,6 +215,15 @@ class ResultsStore:
         """Number of crystals that wait, for every stage that they have reached; milliseconds."""
         waiting = {"set": set_name, "protocol_id": protocol_id, "status": Status.PENDING.value}
         return self._calculations.tally("stage", waiting)
+
+    def counts(self, criteria: Criteria, since: datetime | None = None) -> list[Count]:
+        """Crystals by all that is told of them: of a set and a protocol, or of all, and how many are recent.
+
+        Args:
+            criteria: of ``set`` and ``protocol_id``, or none.
+            since: from when on what was written is recent; by default nothing is.
+        """
+        return self._calculations.counts(criteria, (since or datetime.max.replace(tzinfo=UTC)).isoformat())
 
     def put_crystals(self, *crystals: CrystalDocument) -> None:
         """Write crystals, replacing those of the same id; they last when it returns. Sets ``updated_at``.

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import batched, islice
 from operator import itemgetter
@@ -20,6 +20,7 @@ from maggma.core.store import DateTimeFormat, Sort, Store
 from mongomock_ng import OperationFailure
 from mongomock_ng.filtering import NOTHING, filter_applies, iter_key_candidates, resolve_key, resolve_sort_key
 
+from phononbench_flows.stability import PUBLISHED
 from phononbench_flows.store.collection import (
     Criteria,
     Properties,
@@ -29,6 +30,7 @@ from phononbench_flows.store.collection import (
     projection,
     refuse_code,
 )
+from phononbench_flows.store.counts import FIELDS, Count
 
 LAYOUT = 3
 """Version of the layout on disk. It grows when an older program could no longer read the directory."""
@@ -44,15 +46,32 @@ SortSpec = Mapping[str, Sort | int]
 _CHUNK = 256  # documents in memory at once while a query streams
 # Statements are put together (S608) from these names and literals alone; whatever the caller gives is a parameter.
 _INDEXED = ("key", "id", "set", "status", "protocol_id", "stage")
-# A damaged document, which others must not suffer from, has no time.
-_UPDATED = "CASE WHEN json_valid(document) THEN json_extract(document, '$.updated_at') END"
+
+
+def _inside(path: str) -> str:
+    # A damaged document, which others must not suffer from, has nothing inside.
+    return f"CASE WHEN json_valid(document) THEN json_extract(document, '$.{path}') END"
+
+
+_UPDATED = _inside("updated_at")
+_COUNTED = tuple(f'"{field}"' if field in _INDEXED else _inside(field) for field in FIELDS)
+# Answers how many crystals of a set came how far, and all else that is told of them, without reading a document.
+_BY_COUNTED = f"CREATE INDEX IF NOT EXISTS by_counted ON documents ({', '.join(_COUNTED)})"
+# Grouped in the same breath, the fields would be read from the documents after all.
+_COUNTS = f"""
+    WITH found ("set", protocol_id, status, stage, reason, attempts, frequency, updated_at) AS MATERIALIZED (
+        SELECT {", ".join(_COUNTED)} FROM documents WHERE {{where}} AND "set" > ''
+    )
+    SELECT "set", protocol_id, status, stage, reason, coalesce(attempts, 0) > 0, frequency >= ?, count(*),
+        count(*) FILTER (WHERE updated_at >= ?), min(updated_at) FILTER (WHERE updated_at >= ?)
+    FROM found GROUP BY 1, 2, 3, 4, 5, 6, 7
+"""  # noqa: S608
 _SCHEMA = (
     (
         'CREATE TABLE documents (number INTEGER PRIMARY KEY, "key" TEXT NOT NULL UNIQUE, "id" TEXT, "set" TEXT, '
         '"status" TEXT, "protocol_id" TEXT, "stage" TEXT, document TEXT NOT NULL)'
     ),
-    # The first index alone answers how many crystals of a set came how far.
-    'CREATE INDEX by_set ON documents ("set", "protocol_id", "status", "stage")',
+    _BY_COUNTED,
     'CREATE INDEX by_status ON documents ("status")',
     'CREATE INDEX by_protocol ON documents ("protocol_id")',
     'CREATE INDEX by_id ON documents ("id")',
@@ -116,6 +135,12 @@ def _prefilter(criteria: Criteria) -> tuple[str, list[str], bool]:
         else:
             exact = False
     return " AND ".join(clauses), parameters, exact
+
+
+def _count(row: tuple[Any, ...]) -> Count:
+    name, protocol_id, status, stage, reason, begun, above, number, recent, first = row
+    known = None if above is None else bool(above)
+    return Count(name, protocol_id, status, stage, reason, bool(begun), known, number, recent, first)
 
 
 def _members(criteria: Criteria) -> dict[str, frozenset[str]]:
@@ -242,6 +267,18 @@ class SQLiteStore(Store):
         rows = self._select(f"SELECT {columns} FROM documents WHERE {condition} GROUP BY 1", parameters)  # noqa: S608
         return dict(rows)
 
+    def counts(self, criteria: Criteria, since: str) -> list[Count]:
+        """Calculations by all that is told of them; see ``Collection.counts``.
+
+        Raises:
+            StoreError: if the criteria are not answered by an index alone.
+        """
+        where, parameters, exact = _prefilter(_checked(criteria))
+        if not exact:
+            raise StoreError(f"No index counts {dict(criteria)}.")
+        rows = self._select(_COUNTS.format(where=where), [*parameters, PUBLISHED[0], since, since])
+        return [_count(row) for row in rows]
+
     def query(
         self,
         criteria: Criteria | None = None,
@@ -297,6 +334,8 @@ class SQLiteStore(Store):
         """Make the file with its indices, if it is not there; the younger of them in a file that lacks them."""
         try:
             self._connection().execute(f"CREATE INDEX IF NOT EXISTS by_update ON documents ({_UPDATED})")
+            self._connection().execute(_BY_COUNTED)
+            self._connection().execute("DROP INDEX IF EXISTS by_set")  # as older versions made, and the last one holds
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be written: {error}.") from error
 
@@ -408,7 +447,7 @@ class SQLiteStore(Store):
             raise StoreError(f"{self.path} is damaged: row {number} is no document.")
         return document
 
-    def _select(self, sql: str, parameters: list[str]) -> list[tuple[Any, ...]]:
+    def _select(self, sql: str, parameters: Sequence[str | float]) -> list[tuple[Any, ...]]:
         """All rows of a statement: a cursor left open would keep the write-ahead log from being emptied."""
         try:
             return self._connection().execute(sql, parameters).fetchall()

@@ -15,7 +15,7 @@ from phononbench_flows.cluster.launchpad import launchpad_settings, write_launch
 from phononbench_flows.cluster.status import set_statuses
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.outcomes import SCREENED, Reason, Status
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.store import ResultsStore, mongo
 
 NUMBERS = {
     (Status.PENDING, SCREENED, None, 0): 5,
@@ -127,3 +127,17 @@ def test_fireworks_of_the_set_by_state(mongo_uri, mongo_database, tmp_path):
     others, toys = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert (toys["fireworks"], toys["waiting"]) == ({"READY": 2}, 2)
     assert others["fireworks"] == {"READY": 1}
+
+
+def test_all_sets_are_counted_by_one_command(mongo_database, monkeypatch):
+    asked = []
+    ask = mongo._ask
+    monkeypatch.setattr(mongo, "_ask", lambda *which, **how: asked.append(which[:2]) or ask(*which, **how))
+    with ResultsStore.open(f"mongo:{mongo_database}") as store:
+        for name in ("one", "two", "three"):
+            store.put(document(0, Status.PENDING, SCREENED, None, 0, name))
+            store.put(document(1, Status.FAILED, SCREENED, Reason.EXCEPTION, 0, name))
+        asked.clear()
+        found = [(each.set, each.waiting, each.reasons) for each in set_statuses(store)]
+    assert found == [(name, 1, {"exception": 1}) for name in ("one", "three", "two")]
+    assert asked == [(mongo_database, "calculations")]

@@ -37,6 +37,12 @@ def test_batches_give_what_its_own_calculator_gives(name, assert_as_its_own_calc
     loaded.check()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_elements_of_a_shipped_model_are_those_of_its_checkpoint(name):
+    found = potentials.identify(name)
+    assert found.elements() == potentials.identify(f"sevennet:{found.path}").elements()
+
+
 def test_nothing_is_said_of_a_gpu_that_is_not_there():
     script = "from phononbench_flows import potentials; potentials.load('sevennet-0', 'cpu')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -22,6 +22,7 @@ from phononbench_flows.store import ResultsStore, mongo
 from phononbench_flows.store.blobs import BlobError
 from phononbench_flows.store.collection import StoreError
 from phononbench_flows.store.connection import client
+from phononbench_flows.store.counts import FIELDS
 from phononbench_flows.store.mongo import GridFSBlobs
 
 FORK = multiprocessing.get_context("fork")
@@ -224,10 +225,10 @@ def test_indexes(mongo_database: str) -> None:
         assert store.missing_indexes() == []
         raw = client()[mongo_database]
         raw.calculations.drop_index("elements_1")
-        raw.calculations.drop_index("set_1_protocol_id_1_status_1_stage_1")
+        raw.calculations.drop_index("_".join(f"{field}_1" for field in FIELDS))
         raw.crystals.drop_index("protocol_id_1")
         assert store.missing_indexes() == [
-            *("calculations(set, protocol_id, status, stage)", "calculations(elements)", "crystals(protocol_id)")
+            *(f"calculations({', '.join(FIELDS)})", "calculations(elements)", "crystals(protocol_id)")
         ]
         raw.calculations.create_index("key", unique=True)  # as older versions did
         raw.crystals.create_index("set")

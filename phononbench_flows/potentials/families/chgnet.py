@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from phononbench_flows.potentials.source import (
     Family,
     Source,
+    elements_of_mptrj,
     given_file,
     package_file,
-    symbols,
     without_heads,
 )
 
@@ -66,16 +66,11 @@ def _load(path: Path | None, device: torch.device) -> ModelInterface:
     return ChgnetModel()
 
 
-def _elements(_: Path | None) -> frozenset[str]:
-    # Those of MPtrj: the first 94 without these five.
-    return symbols(range(1, 95), without=("Po", "At", "Rn", "Fr", "Ra"))
-
-
 def _source(summary: str, checkpoint: Callable[[], Path]) -> Source:
     return Source(
         summary=summary,
         load=_load,
-        elements=_elements,
+        elements=elements_of_mptrj,
         checkpoint=checkpoint,
         threads=True,
         package="chgnet",

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phononbench_flows.potentials.settings import ACCELERATE, ACCELERATION
-from phononbench_flows.potentials.source import Download, Family, Option, Source, given_file, symbols, without_heads
+from phononbench_flows.potentials.source import (
+    Download,
+    Family,
+    Option,
+    Source,
+    elements_of_mptrj,
+    given_file,
+    without_heads,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -41,16 +49,11 @@ def _load(path: Path | None, device: torch.device, *, compile: bool = False) -> 
     return TorchSimWrapper(loaded, device=device, dtype=torch.float64)
 
 
-def _elements(_: Path | None) -> frozenset[str]:
-    # MatterSim was trained on 89 elements: the first 94 without these five.
-    return symbols(range(1, 95), without=("Po", "At", "Rn", "Fr", "Ra"))
-
-
 def _source(summary: str, file: Path, download: Download | None = None) -> Source:
     return Source(
         summary=summary,
         load=_load,
-        elements=_elements,
+        elements=elements_of_mptrj,  # those that it was trained on are the same
         checkpoint=given_file(file),
         download=download,
         threads=True,

@@ -14,6 +14,7 @@ from phononbench_flows.potentials.source import (
     Option,
     PotentialError,
     Source,
+    elements_of_mptrj,
     given_file,
     package_file,
     symbols,
@@ -118,6 +119,8 @@ def _shipped(summary: str, file: str, head: str = "") -> Source:
         package_file("sevenn", f"pretrained_potentials/{file}"),
         head,
     )
+    # To ask the checkpoint is to import torch, for seconds: also where crystals are only handed out.
+    source = replace(source, elements=elements_of_mptrj)
     return replace(source, obtain="they come with SevenNet: `pip install --force-reinstall --no-deps sevenn`")
 
 
