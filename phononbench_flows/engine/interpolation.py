@@ -9,6 +9,7 @@ Exact frequencies alone are evidence; this says where to look for them, and what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,8 +35,8 @@ THZ2 = float(get_physical_units().DefaultToTHz) ** 2
 
 _PAIR_TOLERANCE = 1e-3  # Å, of equal lengths of superlattice vectors
 _JITTER = 1e-9  # keeps the kernel's matrix regular where two q-points are nearly one
-_REACH = 3  # superlattice vectors, how far the correction's force constants reach
-
+_DECAY = 2.0  # of what two q-points have in common, over the distance of those that the supercell holds
+_FAR = 5.0  # distance, in units of that decay, at which they have nothing in common
 
 _ABOVE_ALL = 1e6  # THz^2, of an acoustic mode at Γ that is out of the way
 
@@ -136,51 +137,54 @@ class Interpolation:
     def _weights(self, points: np.ndarray) -> np.ndarray:
         """How much of the difference at each known q-point counts at these, (n_q, n_known).
 
-        What the supercell's force constants lack is taken for a random function of q whose lattice vectors grow less
-        likely with their length, zero at the q-points that the supercell holds: its most likely values are those of
-        kriging. Weights are real and depend on distances alone, so that matrices stay Hermitian and keep the symmetry.
+        What the supercell's force constants lack is taken for a random function of q, zero at the q-points that the
+        supercell holds, of which two values have the less in common the farther apart they are: its most likely values
+        are those of kriging. Weights are real and depend on distances alone, so that matrices stay Hermitian and keep
+        the symmetry.
         """
-        features, factors = self._kriging
-        return np.asarray(lu_solve(factors, features @ self._features(points).T)[-len(self.known) :].T)
+        there, factors = self._kriging
+        return np.asarray(lu_solve(factors, self._in_common(there, points))[-len(self.known) :].T)
 
     @cached_property
     def _kriging(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Features of the q-points that the supercell holds and of the known ones; factors of their kernel."""
+        """The q-points that the supercell holds and the known ones; factors of what they have in common."""
         held = commensurate_points(self.supercell)
         known = np.array([each.q for each in self.known])
         there = np.concatenate([held[each_once(list(held), list(known))], known])
-        features = self._features(there)
-        kernel = features @ features.T
-        kernel[np.diag_indices_from(kernel)] += _JITTER * kernel[0, 0]
-        return features, lu_factor(kernel)
+        kernel = self._in_common(there, there)
+        kernel[np.diag_indices_from(kernel)] += _JITTER
+        return there, lu_factor(kernel)
 
-    def _features(self, points: np.ndarray) -> np.ndarray:
-        vectors, scale = self._reach
-        # A product of powers takes a fraction of the time of as many exponentials.
-        most = np.abs(vectors).max(axis=0)
-        phases = np.ones((len(points), len(vectors)), dtype=complex)
-        for axis in range(3):
-            powers = np.exp(2j * np.pi * np.outer(points[:, axis], np.arange(-most[axis], most[axis] + 1)))
-            phases *= powers[:, vectors[:, axis] + most[axis]]
-        return np.concatenate([phases.real * scale, phases.imag * scale], axis=1)
+    def _in_common(self, points: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Covariance of the correction at q-points (n_q, 3) and (n_others, 3): exp(-distance), over all images.
+
+        An exponential makes it nearly linear between q-points that are known, and hardly larger than there. Smoother
+        functions swing: zincblende AlP went to -68 THz.
+        """
+        to_reduced, scaled, reach = self._metric
+        apart = (points @ to_reduced)[:, None] - (others @ to_reduced)[None]
+        apart -= np.rint(apart)
+        steps = steps_within(reach)
+        found = np.zeros(apart.shape[:2])
+        # All images that are nearer than this are among these; farther ones have nothing in common with a point.
+        nothing = np.exp(-(reach + 0.5) / np.linalg.norm(np.linalg.inv(scaled), axis=0).max())
+        for image in [np.zeros(3), *steps, *-steps]:
+            found += np.maximum(np.exp(-np.linalg.norm((apart + image) @ scaled, axis=2)) - nothing, 0)
+        return found
 
     @cached_property
-    def _reach(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lattice vectors that a correction is made of, one of each pair, and the square root of how likely each is."""
+    def _metric(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """What takes q-points to units of a compact reciprocal basis; that basis, such that distances are 1 over which
+        the correction forgets itself; and how many of its vectors away images count.
+        """
         basis = self.cell.cell
-        length = np.linalg.norm(shortest_vectors(self.supercell.T @ basis), axis=1).max()
-        limit = _REACH * length
-        spacing = 1 / np.linalg.norm(np.linalg.inv(basis), axis=0)
-        ranges = [np.arange(-n, n + 1) for n in np.minimum(np.ceil(limit / spacing), 12).astype(int)]
-        vectors = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-        vectors = vectors[len(vectors) // 2 :]  # the others are the opposites of these, and bring nothing new
-        lengths = np.linalg.norm(vectors @ basis, axis=1)
-        kept = lengths <= limit
-        vectors, lengths = vectors[kept], lengths[kept]
-        # Smoother ones (larger powers) swing between q-points that are known: zincblende AlP went to -68 THz.
-        scale = (1 + (lengths / length) ** 2) ** -0.75
-        scale[0] /= np.sqrt(2)  # the zero vector stands for itself alone, each other one for two
-        return vectors, scale
+        reduced = shortest_vectors(basis)
+        to_reduced = np.rint(reduced @ np.linalg.inv(basis)).T
+        # The supercell's q-points lie the inverse of its longest edge apart.
+        length = float(np.linalg.norm(shortest_vectors(self.supercell.T @ basis), axis=1).max())
+        scaled = _DECAY * length * np.linalg.inv(reduced).T
+        spacing = _DECAY * length / np.linalg.norm(reduced, axis=1).max()
+        return to_reduced, scaled, max(1, math.ceil(_FAR / spacing - 0.5))
 
 
 def signed_root(squares: np.ndarray) -> np.ndarray:
