@@ -30,6 +30,7 @@ from phononbench_flows.service.jobs import Job, Jobs, give_up
 from phononbench_flows.service.settings import Judging, Limits
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, ingest
+from phononbench_flows.sets.repeats import settle
 from phononbench_flows.store import AwayError, ResultsStore
 
 IDLE_SECONDS = 600.0
@@ -75,16 +76,21 @@ def _read(job: Job, jobs: Jobs, store: ResultsStore, crystals: CrystalSet, limit
     """Take the crystals of an upload into the store; gives their keys."""
     found = ingest([Path(job.file)], crystals, store, limit=limits.crystals)
     jobs.found(job, found.keys)
-    _reject_large(store, found.keys, limits)
+    if rejected := _reject_large(store, found.keys, limits):
+        settle(store, crystals.mine, crystals.protocol, rejected)
     return found.keys
 
 
-def _reject_large(store: ResultsStore, keys: list[str], limits: Limits) -> None:
+def _reject_large(store: ResultsStore, keys: list[str], limits: Limits) -> set[str]:
+    """Reject what is larger than this server takes; gives the formulas, of which smaller ones may be duplicates."""
+    rejected: set[str] = set()
     large = {"key": {"$in": keys}, "status": Status.PENDING.value, "nsites": {"$gt": limits.atoms}}
     for document in store.documents(large):
         document.status, document.reason = Status.REJECTED, Reason.TOO_MANY_ATOMS
         document.detail = f"The cell holds {document.nsites} atoms, this server takes {limits.atoms}."
         store.put(document)
+        rejected.add(str(document.formula_pretty))
+    return rejected
 
 
 def work(jobs: Jobs, store: ResultsStore, judging: Judging, limits: Limits, idle: float = IDLE_SECONDS) -> None:

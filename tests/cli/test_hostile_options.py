@@ -397,6 +397,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     ),
     (SERVE, "--potential", POTENTIALS),
     (SERVE, "--folder", NEW_FOLDERS),
+    (("serve", "mongo:x", "--port", "0", "--potential", TOY, "--cluster"), "--launchpad", PAD_FILES),
     *((SERVE, option, LIMITS) for option in ("--max-atoms", "--max-crystals", "--max-waiting")),
     *((SERVE, option, ("0", "-1", "x", "nan", "")) for option in ("--max-megabytes", "--max-minutes")),
     (("query", "good", "--format", "csv"), "--out", NEW_FILES),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def take(tmp_path) -> Callable[..., Jobs]:
     """Does what the process beside the server does with the uploads of a store."""
     jobs = Jobs(tmp_path / "service")
 
-    def take(database: str, *uploads: bytes, **limits: int) -> Jobs:
-        for number, data in enumerate(uploads):
-            jobs.add(f"{number}.cif", "_x.cif", data, 100)
+    def take(database: str, *uploads: bytes, suffix: str = "_x.cif", **limits: int) -> Jobs:
+        for data in uploads:
+            jobs.add("x", suffix, data, 100)
         judging = Judging(TOY, "paper", cluster=True, launchpad=str(files(tmp_path, database)["launchpad"]))
         with ResultsStore.open(f"mongo:{database}") as store:
             work(jobs, store, judging, Limits(**limits), idle=0.5)
@@ -91,7 +92,7 @@ def test_uploads_are_judged_by_workers_and_the_server_may_be_killed(mongo_databa
 
     server = Server(*where)
     server.wait(lambda: server.json(f"/api/uploads/{argon['id']}")["state"] == "handed_out")
-    large = cubic(3.6, ["Cu"] * 4, FCC_SITES).make_supercell([2, 2, 2], in_place=False)
+    large = cubic(4.1, ["Au"] * 4, FCC_SITES).make_supercell([2, 2, 2], in_place=False)
     _, large = server.upload("large.vasp", large.to(fmt="poscar").encode())
     assert [each["reason"] for each in server.finished(large["id"])["crystals"]] == ["too_many_atoms"]
     assert server.upload("flow.json.pkl", b"x")[0] == server.upload("paths.txt", b"/etc/passwd")[0] == 415
@@ -151,13 +152,23 @@ def test_what_was_judged_before_it_was_noted_is_not_handed_out_again(take, mongo
     assert len(handed_out(lp)) == 1
 
 
-def test_an_upload_that_repeats_one_that_waits_needs_no_worker(take, mongo_database, monkeypatch):
+def test_of_uploads_that_are_the_same_the_first_is_computed(take, mongo_database):
     lp = ready_launchpad(mongo_database)
-    identifiers = iter(["0" * 16, "1" * 16])  # the first by id is the original
-    monkeypatch.setattr(secrets, "token_hex", lambda _: next(identifiers))
-    jobs = take(mongo_database, COPPER, COPPER)
-    assert states(jobs) == [JobState.HANDED_OUT, JobState.DONE]
-    assert handed_out(lp) == [job.keys for job in jobs.that_are(JobState.HANDED_OUT)]
+    jobs = take(mongo_database, *[COPPER] * 3)
+    assert states(jobs) == [JobState.HANDED_OUT, JobState.DONE, JobState.DONE]
+    assert handed_out(lp) == [jobs.latest()[-1].keys]
+
+
+def test_what_repeats_a_crystal_that_is_too_large_is_computed(take, mongo_database):
+    lp = ready_launchpad(mongo_database)
+    small = cubic(3.6, ["Cu"] * 4, FCC_SITES)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.vasp", small.make_supercell([2, 2, 2], in_place=False).to(fmt="poscar"))
+        file.writestr("b.vasp", small.to(fmt="poscar"))
+    (job,) = take(mongo_database, archive.getvalue(), suffix="_x.zip", atoms=20).latest()
+    assert job.state == JobState.HANDED_OUT
+    assert handed_out(lp) == [[key for key in job.keys if "b.vasp" in key]]
 
 
 def test_a_chunk_that_was_taken_back_is_handed_out_with_the_next_upload(take, mongo_database):
