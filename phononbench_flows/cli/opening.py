@@ -54,7 +54,7 @@ def mongo_spec(store: str | None) -> dict[str, str]:
 
     spec = cluster_spec(store)
     if spec["kind"] != "mongo":
-        stop(f"--store {store or spec['path']}: workers on other machines need a MongoDB server, such as `mongo`")
+        stop(f"{store or spec['path']}: workers on other machines need a MongoDB server, such as `mongo`")
     if spec["blobs"] != "gridfs":
         checked_target(Path(spec["blobs"]), folder=True)
     return spec

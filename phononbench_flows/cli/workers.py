@@ -93,7 +93,8 @@ def _compute_on(device: str) -> None:
 def _work(lp: LaunchPad, fworker: FWorker, store: str | None, timeout: float | None, idle: float, folder: Path) -> None:
     import logging
 
-    from phononbench_flows.cluster.worker import UnfitError, work
+    from phononbench_flows.cluster.preflight import UnfitError
+    from phononbench_flows.cluster.worker import work
     from phononbench_flows.flows import time_limit
 
     # Ours only: FireWorks' loggers have handlers of their own, and would tell everything twice.

@@ -6,7 +6,7 @@ A worker with a broken environment takes one firework after the other and fails 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 from phononbench_flows import potentials
 from phononbench_flows.cluster import launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
+from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import machine
 from phononbench_flows.flows.step_runs import versions
 from phononbench_flows.protocol import Protocol
@@ -28,6 +29,16 @@ from phononbench_flows.store import StoreError, cluster_spec, open_store
 from phononbench_flows.store.connection import masked, sentence
 
 _ANSWER_SECONDS = 20.0
+
+
+class UnfitError(PhononBenchError):
+    """Checks that failed, with what to do about them, in a sentence.
+
+    Attributes:
+        what: their names.
+    """
+
+    what = ""
 
 
 class State(StrEnum):
@@ -68,6 +79,15 @@ class Kind:
         return (self.function or {}).get("@bound") or {}
 
 
+def require_fit(checks: Iterable[Check]) -> None:
+    """Raise UnfitError if some of these checks failed."""
+    failed = [check for check in checks if check.state == State.FAILED]
+    if failed:
+        error = UnfitError("; ".join(f"{check.name}: {check.said} ({check.advice})" for check in failed))
+        error.what = ", ".join(check.name for check in failed)
+        raise error
+
+
 def waiting_kinds(lp: LaunchPad, fworker: FWorker, after: int = 0) -> list[Kind]:
     """The kinds of fireworks that this worker may get to run, among those with an id above ``after``."""
     wanted = dict(fworker.query) | {"state": {"$in": ["READY", "WAITING"]}, "fw_id": {"$gt": after}}
@@ -91,7 +111,7 @@ def preflight(lp: LaunchPad, fworker: FWorker, store: str | None = None) -> Iter
     if reachable.state == State.FAILED:
         return
     yield _launchpad_indexes(lp)
-    yield _outputs(SETTINGS.JOB_STORE)
+    yield outputs(SETTINGS.JOB_STORE)
     try:
         kinds = waiting_kinds(lp, fworker)
     except PyMongoError as error:
@@ -144,7 +164,8 @@ def _launchpad_indexes(lp: LaunchPad) -> Check:
     return Check("LaunchPad's indices", State.OK, "all there")
 
 
-def _outputs(store: JobStore) -> Check:
+def outputs(store: JobStore) -> Check:
+    """Whether what jobs give to jobflow is kept where others find it."""
     name, docs = "jobflow's outputs", store.docs_store
     if isinstance(docs, MemoryStore):
         said = f"they would be kept in a {type(docs).__name__}, which the next worker does not see"

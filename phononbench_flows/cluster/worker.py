@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
@@ -24,9 +24,8 @@ from phononbench_flows import witness
 from phononbench_flows.cluster import refusals, slurm
 from phononbench_flows.cluster.janitor import IDENTITY
 from phononbench_flows.cluster.liveness import identity
-from phononbench_flows.cluster.preflight import Check, State, check_kinds, preflight, waiting_kinds
+from phononbench_flows.cluster.preflight import UnfitError, check_kinds, preflight, require_fit, waiting_kinds
 from phononbench_flows.engine.trouble import MachineError
-from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import machine, time_limit
 from phononbench_flows.store.connection import retry_seconds
 
@@ -34,16 +33,6 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1
 _TROUBLES = 5  # in a row; then the trouble may be the worker itself
-
-
-class UnfitError(PhononBenchError):
-    """The work that waits would fail here; none was taken.
-
-    Attributes:
-        what: names of the checks that failed.
-    """
-
-    what = ""
 
 
 def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = None, idle: float = 0.0) -> None:
@@ -62,7 +51,7 @@ def work(lp: LaunchPad, fworker: FWorker, folder: Path, *, store: str | None = N
     time_limit.stop_on_signals()
     _heed_slurm()
     with _told_where_it_counts(lp, fworker):
-        _require_fit(preflight(lp, fworker, store))
+        require_fit(preflight(lp, fworker, store))
     refusals.forget(lp, fworker)
     fworker.env[IDENTITY] = identity()
     witness.begin()
@@ -92,7 +81,7 @@ def _take_all(lp: LaunchPad, fworker: FWorker, folder: Path, idle: float) -> Non
     while time_limit.seconds_left() > 0:
         try:
             new = waiting_kinds(lp, fworker, after=newest)
-            _require_fit(check_kinds(lp, new))
+            require_fit(check_kinds(lp, new))
             newest = max([newest, *(kind.fw_id for kind in new)])
             took = _take_one(lp, fworker, folder)
         except (UnfitError, MachineError):
@@ -139,14 +128,6 @@ def _give_back(lp: LaunchPad, fworker: FWorker) -> None:
     launch = lp.launches.find_one(mine, {"fw_id": 1}, sort=[("launch_id", -1)])
     if launch and lp.fireworks.find_one({"fw_id": launch["fw_id"], "state": "FIZZLED"}, {"fw_id": 1}):
         lp.rerun_fw(launch["fw_id"])
-
-
-def _require_fit(checks: Iterable[Check]) -> None:
-    failed = [check for check in checks if check.state == State.FAILED]
-    if failed:
-        error = UnfitError("; ".join(f"{check.name}: {check.said} ({check.advice})" for check in failed))
-        error.what = ", ".join(check.name for check in failed)
-        raise error
 
 
 def _patient(lp: LaunchPad) -> LaunchPad:

@@ -94,5 +94,6 @@ async def _status(request: Request) -> Response:
             "atoms": limits.atoms,
             "crystals": limits.crystals,
             "minutes": limits.minutes,
+            "cluster": judging.cluster,
         }
     return as_json(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -41,15 +42,20 @@ class QueueFullError(PhononBenchError):
 
 
 class JobState(StrEnum):
-    """How far an upload came."""
+    """How far an upload came.
+
+    One that was handed out waits for workers of a cluster, or they compute it: its crystals' documents tell.
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
+    HANDED_OUT = "handed_out"
     DONE = "done"
     FAILED = "failed"
 
 
-OPEN = (JobState.WAITING, JobState.RUNNING)
+QUEUED = (JobState.WAITING, JobState.RUNNING)
+"""Those of uploads that the process beside the server has not done yet."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,10 @@ class Jobs:
         Raises:
             QueueFullError: so many are.
         """
-        if len(self.open()) >= most:
+        if len(self.that_are(*QUEUED, JobState.HANDED_OUT)) >= most:
             raise QueueFullError(f"{most} uploads wait already: try again later.")
-        identifier = secrets.token_hex(8)
+        # Of crystals that are the same the first by id is the original: no upload takes the verdict of one before it.
+        identifier = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
         path = self.uploads / f"{identifier}{suffix}"
         path.write_bytes(data)
         values = (identifier, name, str(path), JobState.WAITING, _now())
@@ -123,9 +130,9 @@ class Jobs:
         """The upload of an id, if there is one."""
         return next(iter(self._select("WHERE id = ?", (identifier,))), None)
 
-    def open(self) -> list[Job]:
-        """Uploads that wait or are computed, in order."""
-        return self._select("WHERE state IN (?, ?) ORDER BY number", OPEN)
+    def that_are(self, *states: JobState) -> list[Job]:
+        """Uploads in one of these states, in order."""
+        return self._select(f"WHERE state IN ({', '.join('?' * len(states))}) ORDER BY number", states)
 
     def latest(self, number: int = 50) -> list[Job]:
         """The latest uploads, the youngest first."""
@@ -133,7 +140,7 @@ class Jobs:
 
     def start(self) -> Job | None:
         """The upload whose turn it is, which runs from now on; one that a worker left behind before all others."""
-        waiting = self.open()
+        waiting = self.that_are(*QUEUED)
         if not waiting:
             return None
         job = min(waiting, key=lambda each: (each.state != JobState.RUNNING, each.number))
@@ -143,6 +150,14 @@ class Jobs:
     def found(self, job: Job, keys: list[str]) -> None:
         """Say which calculations an upload became."""
         self._set(job, keys=json.dumps(keys))
+
+    def put_back(self, job: Job) -> None:
+        """Let an upload that was started wait again, as if it had not been."""
+        self._set(job, state=JobState.WAITING, attempts=job.attempts - 1, started=None)
+
+    def hand_out(self, job: Job) -> None:
+        """Say that workers of a cluster have what has to be computed of an upload."""
+        self._set(job, state=JobState.HANDED_OUT)
 
     def finish(self, job: Job) -> None:
         """Say that all has been done for an upload that can be."""

@@ -22,7 +22,7 @@ class Limits:
         atoms: in the cell of a crystal.
         crystals: in a file.
         waiting: uploads that wait or are computed at once.
-        minutes: that an upload is computed for.
+        minutes: that an upload is computed for here; of one for a cluster, that it is read for.
     """
 
     bytes: int = 2_000_000
@@ -34,10 +34,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Judging:
-    """How uploads are judged: as by ``phononbench run`` with these options.
+    """How uploads are judged: as by ``phononbench run`` with these options, or on a cluster as by ``submit``.
 
     Attributes:
         set_name: of the set that uploads become.
+        cluster: whether they are handed out.
+        launchpad: file that says where to; None for what FireWorks or the environment says.
     """
 
     potential: str
@@ -45,6 +47,8 @@ class Judging:
     device: str = "auto"
     settings: Mapping[str, Any] | None = None
     set_name: str = "uploads"
+    cluster: bool = False
+    launchpad: str | None = None
 
 
 @dataclass(frozen=True)

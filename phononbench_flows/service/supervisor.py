@@ -1,4 +1,6 @@
-"""Sees to it that uploads are judged: starts the worker when there is something to do, ends it when it is too slow."""
+"""Sees to it that uploads are judged: starts the worker when there is something to do, ends it when it is too slow, and
+says of what a cluster computes when it is done.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from phononbench_flows.service.jobs import Job, Jobs, JobState, give_up
+from phononbench_flows.outcomes import Status
+from phononbench_flows.service.jobs import QUEUED, Job, Jobs, JobState, give_up
 from phononbench_flows.service.settings import Settings
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.store import ResultsStore, StoreError
 
 _PAUSE = 0.3
+_BETWEEN_LOOKS = 2.0  # seconds, at what a cluster has in its hands
 _AFTER_A_FALL = 5.0  # seconds before a worker that ended by itself is started again
 
 _log = logging.getLogger(__name__)
@@ -29,7 +33,7 @@ class Supervisor:
         self._worker: subprocess.Popen[bytes] | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
-        self._not_before = 0.0
+        self._not_before = self._next_look = 0.0
 
     def start(self) -> None:
         """Begin to look after uploads."""
@@ -43,10 +47,19 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._stopped.wait(_PAUSE):
-            waiting = self._jobs.open()
-            self._end_slow(waiting)
-            if waiting and not self._is_working() and time.monotonic() > self._not_before:
-                self._begin()
+            try:
+                self._look_after()
+            except StoreError as error:
+                _log.warning("Uploads cannot be looked after, which is tried again: %s", error)
+
+    def _look_after(self) -> None:
+        waiting = self._jobs.that_are(*QUEUED)
+        self._end_slow(waiting)
+        if waiting and not self._is_working() and time.monotonic() > self._not_before:
+            self._begin()
+        if time.monotonic() > self._next_look:
+            self._finish_computed()
+            self._next_look = time.monotonic() + _BETWEEN_LOOKS
 
     def _is_working(self) -> bool:
         if self._worker is None:
@@ -77,8 +90,23 @@ class Supervisor:
             self._worker.wait()
             self._worker = None
 
+    def _finish_computed(self) -> None:
+        """Whether workers of a cluster have done an upload, its crystals' documents say."""
+        handed_out = self._jobs.that_are(JobState.HANDED_OUT)
+        if not handed_out:
+            return
+        keys = [key for job in handed_out for key in job.keys]
+        waiting = {"key": {"$in": keys}, "status": Status.PENDING.value}
+        pending = {row["key"] for row in self._store.query(waiting, ["key"])}
+        for job in handed_out:
+            if pending.isdisjoint(job.keys):
+                self._jobs.finish(job)
+
     def _end_slow(self, waiting: list[Job]) -> None:
+        assert self._settings.judging is not None
         for job in waiting:
+            if self._settings.judging.cluster and job.keys:
+                continue  # it was read, and may wait for a server that is away to be handed out
             if job.state == JobState.RUNNING and _minutes_since(job.started) > self._settings.limits.minutes:
                 self._end()
                 detail = (

@@ -10,8 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from phononbench_flows.harmless import harmless
+from phononbench_flows.outcomes import Status
 from phononbench_flows.service.answers import as_json
-from phononbench_flows.service.jobs import Job, Jobs, JobState, QueueFullError
+from phononbench_flows.service.jobs import QUEUED, Job, Jobs, JobState, QueueFullError
 from phononbench_flows.service.state import State, state_of
 from phononbench_flows.stability import Assessment, Evidence, explain
 from phononbench_flows.structures.formats import format_of
@@ -101,8 +102,12 @@ async def _body(request: Request, most: int) -> bytes:
 
 
 def _told(state: State, job: Job) -> dict[str, Any]:
-    ahead = sum(other.number < job.number for other in _jobs(state).open()) if job.state == JobState.WAITING else 0
-    rows = state.store.query({"key": {"$in": job.keys}}, [*_FIELDS, "evidence", "assessments"])
+    ahead = (
+        sum(other.number < job.number for other in _jobs(state).that_are(*QUEUED))
+        if job.state == JobState.WAITING
+        else 0
+    )
+    rows = state.store.query({"key": {"$in": job.keys}}, [*_FIELDS, "attempts", "evidence", "assessments"])
     found = {row["key"]: row for row in rows}
     return {
         "id": job.id,
@@ -121,4 +126,5 @@ def _told(state: State, job: Job) -> dict[str, Any]:
 def _crystal(row: dict[str, Any]) -> dict[str, Any]:
     evidence, assessments = row.get("evidence"), row.get("assessments")
     why = explain(Evidence.model_validate(evidence), Assessment.model_validate(assessments[0])) if assessments else None
-    return {name: row.get(name) for name in _FIELDS} | {"why": why}
+    computing = row["status"] == Status.PENDING and bool(row.get("attempts"))
+    return {name: row.get(name) for name in _FIELDS} | {"computing": computing, "why": why}

@@ -1,4 +1,5 @@
-"""The process that judges uploads, one after the other, as ``phononbench run`` judges a set.
+"""The process that takes uploads, one after the other: reads them, and judges them as ``phononbench run`` judges a set,
+or hands them out to a cluster as ``phononbench submit`` does.
 
 It ends with the server that started it, and when there has been nothing to do for a while. What it leaves behind when
 it is killed, the next one goes on with.
@@ -29,7 +30,8 @@ from phononbench_flows.service.jobs import Job, Jobs, give_up
 from phononbench_flows.service.settings import Judging, Limits
 from phononbench_flows.sets.chunks import waiting_crystals
 from phononbench_flows.sets.ingest import CrystalSet, ingest
-from phononbench_flows.store import ResultsStore
+from phononbench_flows.sets.repeats import settle
+from phononbench_flows.store import AwayError, ResultsStore
 
 IDLE_SECONDS = 600.0
 MOST_ATTEMPTS = 3
@@ -50,49 +52,64 @@ def crystal_set(judging: Judging) -> CrystalSet:
     return CrystalSet(judging.set_name, {}, load_protocol(judging.protocol), record, known.elements)
 
 
-def judge(
-    job: Job,
-    jobs: Jobs,
-    store: ResultsStore,
-    crystals: CrystalSet,
-    limits: Limits,
-    load: Callable[[], Potential],
-    device: str = "auto",
-) -> None:
-    """Judge an upload, or what is missing of it.
+Deal = Callable[[Job, list[str]], None]
+"""What is done with an upload that was read, and became the calculations of these keys."""
 
-    Raises:
-        PhononBenchError: there is nothing in it that can be judged.
-        RunEndingError: the machine cannot compute.
-    """
+
+def judging_here(judging: Judging, crystals: CrystalSet, jobs: Jobs, store: ResultsStore) -> Deal:
+    """Compute what is missing of an upload in this process."""
+
+    @cache
+    def load() -> Potential:
+        return potentials.load(judging.potential, judging.device, judging.settings)
+
+    def judge(job: Job, keys: list[str]) -> None:
+        waiting = waiting_crystals(store, crystals, keys)
+        if waiting:
+            run_here(waiting, crystals, store, load, device=judging.device)
+        jobs.finish(job)
+
+    return judge
+
+
+def _read(job: Job, jobs: Jobs, store: ResultsStore, crystals: CrystalSet, limits: Limits) -> list[str]:
+    """Take the crystals of an upload into the store; gives their keys."""
     found = ingest([Path(job.file)], crystals, store, limit=limits.crystals)
     jobs.found(job, found.keys)
-    _reject_large(store, found.keys, limits)
-    waiting = waiting_crystals(store, crystals, found.keys)
-    if waiting:
-        run_here(waiting, crystals, store, load, device=device)
-    jobs.finish(job)
+    if rejected := _reject_large(store, found.keys, limits):
+        settle(store, crystals.mine, crystals.protocol, rejected)
+    return found.keys
 
 
-def _reject_large(store: ResultsStore, keys: list[str], limits: Limits) -> None:
+def _reject_large(store: ResultsStore, keys: list[str], limits: Limits) -> set[str]:
+    """Reject what is larger than this server takes; gives the formulas, of which smaller ones may be duplicates."""
+    rejected: set[str] = set()
     large = {"key": {"$in": keys}, "status": Status.PENDING.value, "nsites": {"$gt": limits.atoms}}
     for document in store.documents(large):
         document.status, document.reason = Status.REJECTED, Reason.TOO_MANY_ATOMS
         document.detail = f"The cell holds {document.nsites} atoms, this server takes {limits.atoms}."
         store.put(document)
+        rejected.add(str(document.formula_pretty))
+    return rejected
 
 
 def work(jobs: Jobs, store: ResultsStore, judging: Judging, limits: Limits, idle: float = IDLE_SECONDS) -> None:
-    """Judge uploads until there has been none for ``idle`` seconds.
+    """Take uploads until there has been none for ``idle`` seconds.
 
     Raises:
         RunEndingError: the machine cannot compute.
+        AwayError: the results' server, or the LaunchPad's, does not answer.
     """
     crystals = crystal_set(judging)
+    if judging.cluster:
+        from phononbench_flows.service.handing_out import handing_out
 
-    @cache
-    def load() -> Potential:
-        return potentials.load(judging.potential, judging.device, judging.settings)
+        deal = handing_out(judging, crystals, jobs, store)
+    else:
+        deal = judging_here(judging, crystals, jobs, store)
+
+    def take(job: Job) -> None:
+        deal(job, _read(job, jobs, store, crystals, limits))
 
     last = time.monotonic()
     while time.monotonic() - last < idle:
@@ -100,19 +117,23 @@ def work(jobs: Jobs, store: ResultsStore, judging: Judging, limits: Limits, idle
         if job is None:
             time.sleep(_PAUSE)
             continue
-        _judge_or_fail(job, lambda job: judge(job, jobs, store, crystals, limits, load, judging.device), jobs, store)
+        _take_or_fail(job, take, jobs, store)
         last = time.monotonic()
 
 
-def _judge_or_fail(job: Job, judged: Callable[[Job], None], jobs: Jobs, store: ResultsStore) -> None:
+def _take_or_fail(job: Job, take: Callable[[Job], None], jobs: Jobs, store: ResultsStore) -> None:
     if job.attempts > MOST_ATTEMPTS:
         detail = f"It ended the process that judged it {MOST_ATTEMPTS} times."
         give_up(store, job.keys, detail)
         jobs.fail(job, detail)
         return
     try:
-        judged(job)
+        take(job)
     except RunEndingError:
+        raise
+    except AwayError:
+        # An outage is no upload's fault, however long it lasts.
+        jobs.put_back(job)
         raise
     except PhononBenchError as error:
         jobs.fail(job, str(error))
@@ -129,7 +150,7 @@ def _end_with(stream: Any) -> None:
 
 
 def main() -> None:
-    """Judge uploads; standard input's first line is a JSON object of what the server was started with."""
+    """Take uploads; standard input's first line is a JSON object of what the server was started with."""
     told: dict[str, Any] = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
     jobs = Jobs(Path(told["folder"]))

@@ -15,7 +15,7 @@ A write that has returned survives a killed process and a power cut.
 from __future__ import annotations
 
 from phononbench_flows.store.blobs import BlobError
-from phononbench_flows.store.collection import NotAllowedError, StoreError
+from phononbench_flows.store.collection import AwayError, NotAllowedError, StoreError
 from phononbench_flows.store.counts import Count
 from phononbench_flows.store.results_store import ResultsStore, can_be_stored, close_store, open_store
 from phononbench_flows.store.saving import Saver
@@ -31,6 +31,7 @@ from phononbench_flows.store.specs import (
 __all__ = [
     "DEFAULT_DATABASE",
     "DEFAULT_STORE",
+    "AwayError",
     "BlobError",
     "Count",
     "NotAllowedError",

@@ -25,6 +25,10 @@ class StoreError(PhononBenchError):
     """A store that cannot be opened, or a document or query that it cannot take. The message is a sentence."""
 
 
+class AwayError(StoreError):
+    """A server that did not answer for as long as it is waited for."""
+
+
 class NotAllowedError(StoreError):
     """Something that whoever is logged in may not do: to write, mostly."""
 

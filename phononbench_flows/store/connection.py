@@ -23,7 +23,7 @@ from pymongo import MongoClient
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError, WTimeoutError
 
 from phononbench_flows.files import at_home, read_regular
-from phononbench_flows.store.collection import NotAllowedError, StoreError
+from phononbench_flows.store.collection import AwayError, NotAllowedError, StoreError
 
 DEFAULT_URI = "mongodb://localhost:27017"
 URI_FILE = "~/.config/phononbench/mongo_uri"
@@ -210,7 +210,8 @@ def attempt[Result](action: Callable[[], Result], uri: str, patience: float | No
 
     Raises:
         NotAllowedError: the login does not go so far.
-        StoreError: if the server refuses otherwise, or is away for longer.
+        AwayError: the server is away for longer.
+        StoreError: it refuses otherwise.
     """
     deadline = time.monotonic() + (retry_seconds() if patience is None else patience)
     pause = 0.1
@@ -219,9 +220,10 @@ def attempt[Result](action: Callable[[], Result], uri: str, patience: float | No
             return action()
         except PyMongoError as error:
             left = deadline - time.monotonic()
-            if left <= 0 or not _transient(error):
+            away = _transient(error)
+            if left <= 0 or not away:
                 refused = isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED
-                kind = NotAllowedError if refused else StoreError
+                kind = NotAllowedError if refused else AwayError if away else StoreError
                 raise kind(f"MongoDB at {masked(uri)}: {sentence(error)}.") from error
             _log.warning("MongoDB at %s: %s. Trying again for %.0f s.", masked(uri), sentence(error), left)
         # Uneven, so that many workers do not come back at the same moment.

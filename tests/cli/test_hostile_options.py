@@ -382,6 +382,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("confirm", "good", "--set", "A", "--collect"), "--job-store", (*FILES, "file", "a\0b", LONG)),
     (("confirm", "good", "--set", "A"), "--import", NOT_THERE),
     (IMPORT, "--column", ("x", "id=", "nonsense=1", *WORDS)),
+    (CONFIRM, "--potential", POTENTIALS),
     (IMPORT, "--threshold", ("nan", "inf", "x", "1e999", "")),
     # Words to note, of which any will do; the file is no table.
     *(
@@ -397,6 +398,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     ),
     (SERVE, "--potential", POTENTIALS),
     (SERVE, "--folder", NEW_FOLDERS),
+    (("serve", "mongo:x", "--port", "0", "--potential", TOY, "--cluster"), "--launchpad", PAD_FILES),
     *((SERVE, option, LIMITS) for option in ("--max-atoms", "--max-crystals", "--max-waiting")),
     *((SERVE, option, ("0", "-1", "x", "nan", "")) for option in ("--max-megabytes", "--max-minutes")),
     (("query", "good", "--format", "csv"), "--out", NEW_FILES),
@@ -410,6 +412,7 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("pack", "good", "--set", "A"), "--out", NEW_FILES),
     (("pack", "good", "--out", "x.zip"), "--set", ("nobody", "../x", *WORDS)),
     (("pack", "good", "--set", "A", "--out", "x.zip"), "--protocol", PROTOCOLS),
+    (("pack", "good", "--set", "A", "--out", "x.zip"), "--potential", POTENTIALS),
     (("pack", "--set", "x", "--out", "x.zip"), "RESULTS", STORES),
     (("verify",), "FILE", BUNDLES),
     (("unpack", "empty.zip"), "RESULTS", STORES[3:]),

@@ -12,7 +12,8 @@ from test_launchers import LAUNCHERS
 from worker_processes import ready_launchpad
 
 from phononbench_flows.cluster import queue, refusals
-from phononbench_flows.cluster.worker import UnfitError, work
+from phononbench_flows.cluster.preflight import UnfitError
+from phononbench_flows.cluster.worker import work
 
 
 @pytest.fixture

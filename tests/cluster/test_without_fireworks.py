@@ -50,6 +50,7 @@ def test_the_flow_of_a_chunk_runs_under_jobflows_local_manager(
     "arguments",
     [
         ["submit", "crystals", "--set", "toys", "--potential", "toy_potentials:lj"],
+        ["serve", "mongo", "--potential", "toy_potentials:lj", "--cluster"],
         ["worker"],
         ["doctor"],
         ["status", "--store", "mongo"],

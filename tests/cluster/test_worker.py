@@ -30,7 +30,8 @@ from worker_processes import (
 from phononbench_flows.cli import app
 from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
-from phononbench_flows.cluster.worker import UnfitError, work
+from phononbench_flows.cluster.preflight import UnfitError
+from phononbench_flows.cluster.worker import work
 from phononbench_flows.flows import makers
 from phononbench_flows.store import ResultsStore
 

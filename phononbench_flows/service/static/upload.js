@@ -1,7 +1,7 @@
 "use strict";
 // Hands in a file, and tells what becomes of it.
 
-const POLL_MS = 800;
+const POLL_MS = { waiting: 800, running: 800, handed_out: 3000 }; // by the states that end
 let chosen = null;
 let largest = Infinity; // bytes
 
@@ -26,6 +26,7 @@ async function send() {
 const STATES = {
   waiting: (job) => (job.ahead ? `It waits; ${count(job.ahead)} are before it.` : "It waits for its turn."),
   running: () => "It is being judged.",
+  handed_out: (job) => (job.crystals.some((crystal) => crystal.computing) ? "The cluster is judging it." : "It waits for a worker of the cluster."),
   done: (job) => (job.crystals.length === job.most_crystals ? `Done. Of a file, at most ${count(job.most_crystals)} crystals are taken.` : "Done."),
   failed: (job) => job.detail,
 };
@@ -33,7 +34,7 @@ const STATES = {
 function crystalLine(crystal) {
   const name = crystal.formula_pretty ? formula(crystal.formula_pretty) : [crystal.id];
   const same = crystal.duplicate_of && element("a", { href: crystalAddress(`${crystal.duplicate_of}@${crystal.key.split("@").at(-1)}`) }, crystal.duplicate_of);
-  const said = crystal.why ?? crystal.detail ?? (crystal.status === "pending" ? `computing, ${crystal.stage} done` : "");
+  const said = crystal.why ?? crystal.detail ?? (crystal.status !== "pending" ? "" : crystal.computing ? `computing, ${crystal.stage} done` : "waiting");
   return element("div", { class: "route" },
     element("h3", {}, element("a", { href: crystalAddress(crystal.key) }, ...name), " ", badge(crystal.status)),
     element("p", {}, said, same ? "It repeats " : null, same || null));
@@ -46,7 +47,7 @@ async function follow(id) {
   byId("job-text").textContent = STATES[job.state](job);
   byId("job-crystals").replaceChildren(...job.crystals.map(crystalLine));
   document.documentElement.dataset.ready = job.state;
-  if (job.state === "waiting" || job.state === "running") setTimeout(() => follow(id).catch(complain), POLL_MS);
+  if (job.state in POLL_MS) setTimeout(() => follow(id).catch(complain), POLL_MS[job.state]);
 }
 
 async function showLatest() {
@@ -54,7 +55,7 @@ async function showLatest() {
   byId("latest").hidden = jobs.length === 0;
   fillTable(byId("latest-table"), [
     { label: "File", cell: (job) => element("a", { href: `/uploads/${job.id}` }, job.name) },
-    { label: "State", cell: (job) => job.state },
+    { label: "State", cell: (job) => job.state.replace("_", " ") },
     { label: "Handed in", cell: (job) => job.submitted.slice(0, 16).replace("T", " ") },
   ], jobs);
 }
@@ -70,7 +71,7 @@ async function start() {
   largest = uploads.bytes;
   byId("limits").textContent =
     `Judged by ${uploads.potential} under the protocol ${uploads.protocol}. At most ${uploads.bytes / 1e6} MB, ` +
-    `${count(uploads.crystals)} crystals in a file, ${count(uploads.atoms)} atoms in a cell, and ${uploads.minutes} minutes.`;
+    `${count(uploads.crystals)} crystals in a file, ${count(uploads.atoms)} atoms in a cell` + (uploads.cluster ? "; a cluster computes." : `, and ${uploads.minutes} minutes.`);
   byId("file").addEventListener("change", () => choose(byId("file").files[0]));
   byId("send").addEventListener("click", send);
   const drop = byId("drop");
