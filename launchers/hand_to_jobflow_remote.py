@@ -18,11 +18,11 @@ from jobflow_remote import JobController, submit_flow
 def flow_of(file: Path) -> Flow:
     """The flow of a chunk, which has the same uuid whenever it is read."""
     workflow = json.loads(file.read_text())
-    jobs = [Job.from_dict(task["job"]) for firework in workflow["fws"] for task in firework["spec"]["_tasks"]]
-    uuid = jobs[0].hosts[0]
-    for job in jobs:
-        job.hosts = []  # a job that has a flow cannot be put into another
-    return Flow(jobs, name=workflow["name"], uuid=uuid)
+    [firework] = workflow["fws"]
+    [task] = firework["spec"]["_tasks"]
+    job: Job = Job.from_dict(task["job"])  # type: ignore[assignment]
+    uuid, job.hosts = job.hosts[0], []  # a job that has a flow cannot be put into another
+    return Flow([job], name=workflow["name"], uuid=uuid)
 
 
 def main() -> None:

@@ -95,6 +95,8 @@ class Site:
         found = self.outputs.query_one({"uuid": flow.job_uuids[0]}, load=True)["output"]
         for name in TIME_AND_MACHINE:
             found["calculation"].pop(name)
+        if found["phonon"]:
+            found["phonon"].pop("last_updated")
         return found
 
 
