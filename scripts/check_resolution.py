@@ -1,8 +1,7 @@
 """Resolve the dependencies as users would ask for them, without installing anything: a line each, and 1 if one fails.
 
 Every extra alone and with `fireworks`, and every largest set of extras and dependency groups that `[tool.uv] conflicts`
-lets go together; ours beside packages that our users have; then the one lock of all, which `uv run` makes. Needs uv and
-a package index.
+lets go together; then the one lock of all, which `uv run` makes. Needs uv and a package index.
 
     uv run scripts/check_resolution.py
 """
@@ -23,7 +22,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 UV = os.environ.get("UV") or shutil.which("uv")
 _AT_ONCE = 4
-_BESIDE = ("jobflow-remote",)
 Item = tuple[str, str]  # ("extra", "mace") or ("group", "dev")
 
 
@@ -84,9 +82,6 @@ def main() -> int:
             ]
             for items in requests(pyproject)
         }
-        for other in _BESIDE:
-            (folder / f"{other}.in").write_text(f"{other}\n")
-            asked[f"no extra, beside {other}"] = [*compile_to, f"{other}.in"]
         asked["one lock of all, as `uv run` makes it"] = ["lock"]
         with ThreadPoolExecutor(_AT_ONCE) as pool:  # uv mostly waits for the index
             answers = list(pool.map(resolves, asked.keys(), asked.values(), repeat(folder)))

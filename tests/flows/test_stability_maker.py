@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from dummy_jobs import natoms
 from fireworks import FWorker
 from fireworks.core.rocket_launcher import rapidfire
-from jobflow import SETTINGS, Flow, JobStore, job
+from jobflow import SETTINGS, Flow, JobStore
 from jobflow.managers.fireworks import flow_to_workflow
 from jobflow.managers.local import run_locally
 from maggma.stores import MemoryStore
@@ -21,12 +22,6 @@ from phononbench_flows.flows.stability import StabilityDocument
 from phononbench_flows.protocol import ProtocolError
 
 TOY = "toy_potentials:lj"
-
-
-@job
-def natoms(structure: Structure) -> int:
-    """Stands for a calculation that only a stable crystal is worth."""
-    return len(structure)
 
 
 def behind(structure: Structure, **fields) -> tuple[Flow, Flow]:
