@@ -3,11 +3,11 @@
 ``scripts/build_docs.py`` builds it, with the MongoDB that the tutorial on clusters needs.
 """
 
-from phononbench_flows import __version__
+from importlib.metadata import version as installed
 
 project = "PhononBench Flows"
 author = "The PhononBench Flows authors"
-release = version = __version__
+release = version = installed("phononbench-flows")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 

@@ -10,15 +10,15 @@ Nothing heavy is imported before it is used, so that ``import phononbench_flows`
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.quiet import hush_libraries
 
 hush_libraries()
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
+    __version__: str
     from phononbench_flows.flows import StabilityMaker
     from phononbench_flows.judging import JudgedCrystal, judge, judge_many
     from phononbench_flows.protocol import Protocol, load_protocol
@@ -52,6 +52,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("phononbench-flows")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
