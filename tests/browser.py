@@ -17,6 +17,7 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 START_SECONDS = 60.0
+CONTROLS = {"button", "checkbox", "combobox", "link", "radio", "searchbox", "slider", "spinbutton", "switch", "textbox"}
 
 
 class Browser:
@@ -86,6 +87,24 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", media="print" if paper else "", features=[scheme])
+
+    def saved(self, expression: str, folder: Path) -> Path:
+        """The file that is saved in a folder, which is empty before, when an expression is run."""
+        folder.mkdir(parents=True)
+        self._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.run(expression)
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := [path for path in folder.iterdir() if not path.name.endswith((".crdownload", ".tmp"))]):
+            assert time.monotonic() < deadline, "nothing was saved"
+            time.sleep(0.05)
+        [path] = found
+        return path
+
+    def controls(self) -> list[tuple[str, str]]:
+        """Kind and name of each control, as a screen reader is told."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+        return [(role, name.strip()) for role, name in told if role in CONTROLS]
 
     def screenshot(self, path: Path) -> None:
         """Save what is seen as PNG."""

@@ -54,6 +54,22 @@ def fill(path: Path, number: int, seed: int = 0, n_bands: int = 6) -> ResultsSto
     return store
 
 
+def put_textbook(store: ResultsStore) -> dict[str, str]:
+    """Give stable crystals of a store the structures of textbooks; gives their keys, by name."""
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.212), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    ice = Structure.from_spacegroup("Pa-3", Lattice.cubic(5.624), ["C", "O"], [[0, 0, 0], [0.1185] * 3])
+    copper = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.615), ["Cu"], [[0, 0, 0]])
+    crystals = {"MgO": salt, "MgO, primitive": salt.get_primitive_structure(), "Cu": copper, "CO2": ice}
+    documents = list(store.documents({"status": "stable"}, sort={"id": 1}))[: len(crystals)]
+    for document, structure in zip(documents, crystals.values(), strict=True):
+        document.relaxed_structure, document.nsites = structure.as_dict(), len(structure)
+        document.formula_pretty = structure.reduced_formula
+        document.elements = sorted(map(str, structure.elements))
+        document.nelements, document.chemsys = len(document.elements), "-".join(document.elements)
+        store.put(document)
+    return dict(zip(crystals, (document.key for document in documents), strict=True))
+
+
 def _crystal_of(document: dict[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in document.items() if name in CrystalDocument.model_fields}
     return {"key": document["id"], "structure": None} | own

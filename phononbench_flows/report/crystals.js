@@ -66,7 +66,7 @@ class Crystals {
   closed() {
     Plotly.purge(byId("bands-chart"));
     this.view?.dispose();
-    this.view = this.opened = null;
+    this.view = this.opened = this.redrawBands = null;
     keepInAddress(this);
   }
 
@@ -208,6 +208,7 @@ class Crystals {
   async drawBands(row) {
     const [chart, note] = [byId("bands-chart"), byId("bands-note")];
     chart.hidden = !this.bandsAt.has(row);
+    this.redrawBands = null;
     if (chart.hidden) {
       const judged = this.columns.path[row] !== null;
       note.textContent = judged
@@ -218,7 +219,9 @@ class Crystals {
     const buffer = await inflateOnce("bands");
     if (row !== this.opened) return;
     const [threshold] = this.data.thresholds.protocol;
-    await bandsChart(chart, readBands(buffer, this.bandsAt.get(row), this.data.bands[row]), threshold, readDensities(this.data.bands[row].dos));
+    const [bands, densities] = [readBands(buffer, this.bandsAt.get(row), this.data.bands[row]), readDensities(this.data.bands[row].dos)];
+    this.redrawBands = () => bandsChart(chart, bands, threshold, densities);
+    await this.redrawBands();
     note.textContent = `Imaginary branches are red and negative; dashed: the threshold, ${thz(threshold)}. Thinned out and rounded for the screen.`;
   }
 

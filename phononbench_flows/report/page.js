@@ -56,8 +56,8 @@ function showBoard(data) {
   const { chosen } = state;
   const highest = (key) => Math.max(0.01, ...Object.values(curves).map((curve) => curve[`${key}_high`][chosen] ?? 0));
   const largest = { per_relaxed: highest("per_relaxed"), per_generated: highest("per_generated") };
-  const head = ["", "Set", "Generated", "Relaxed", "Stable", "Stable per relaxed", "Stable per generated"].map((label, place) =>
-    element("th", { scope: "col", class: place > 1 && place < 5 ? "number" : "" }, label));
+  const labels = ["", "Set", "Generated", "Relaxed", "Stable", "Stable per relaxed", "Stable per generated"];
+  const head = labels.map((label, place) => element("th", { scope: "col", class: place > 1 && place < 5 ? "number" : "" }, label));
   const lines = ranking(data).map((name, place) => {
     const row = table.set.indexOf(name);
     const curve = curves[name];
@@ -71,9 +71,11 @@ function showBoard(data) {
     const numbers = [table.generated[row], table.relaxed[row], curve ? curve.stable[chosen] : 0];
     const pending = data.unfinished[name];
     const left = pending ? element("span", { class: "badge pending" }, `${count(pending)} pending`) : null;
-    return element("tr", { "data-set": name }, element("td", { class: "rank" }, pending ? "–" : String(place + 1)),
+    const cells = [element("td", { class: "rank" }, pending ? "–" : String(place + 1)),
       element("td", {}, name, left && " ", left, about ? element("span", { class: "about" }, about) : null),
-      ...numbers.map((value) => element("td", { class: "number" }, count(value))), ...rates);
+      ...numbers.map((value) => element("td", { class: "number" }, count(value))), ...rates];
+    cells.forEach((cell, column) => { cell.dataset.label = labels[column]; });
+    return element("tr", { "data-set": name }, ...cells);
   });
   byId("board").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines));
   byId("turns").replaceChildren(...(turns[chosen] ?? []).map((text) => element("p", { class: "warning" }, `The denominator matters: ${text}`)));
@@ -162,12 +164,15 @@ function listenToElements(data, crystals) {
   showPeriodicTable(data, crystals);
 }
 
+// A place for a chart, with its numbers.
+function breakdown(name, table) {
+  const numbers = element("details", {}, element("summary", {}, "Numbers"), plainTable(table));
+  const chart = element("div", { class: "chart", id: `chart-${name}`, role: "img", "aria-label": table.title });
+  return element("div", { class: "breakdown" }, element("h3", {}, table.title), chart, numbers);
+}
+
 function listBreakdowns(data) {
-  const made = Object.keys(data.breakdowns).map((name) => {
-    const table = data.tables[name];
-    const numbers = element("details", {}, element("summary", {}, "Numbers"), plainTable(table));
-    return element("div", { class: "breakdown" }, element("h3", {}, table.title), element("div", { class: "chart", id: `chart-${name}` }), numbers);
-  });
+  const made = Object.keys(data.breakdowns).map((name) => breakdown(name, data.tables[name]));
   byId("breakdown-list").replaceChildren(...made);
   byId("breakdowns").hidden = made.length === 0;
 }
@@ -175,11 +180,7 @@ function listBreakdowns(data) {
 function listRules(data) {
   byId("rules").hidden = !data.exact;
   if (!data.exact) return;
-  const made = Object.keys(data.rules).map((name) => {
-    const table = data.tables[name];
-    const numbers = element("details", {}, element("summary", {}, "Numbers"), plainTable(table));
-    return element("div", { class: "breakdown" }, element("h3", {}, table.title), element("div", { class: "chart", id: `chart-${name}` }), numbers);
-  });
+  const made = Object.keys(data.rules).map((name) => breakdown(name, data.tables[name]));
   byId("rules-list").replaceChildren(plainTable(data.tables.rules), ...made);
   byId("rules-disputed").hidden = !data.tables.disputed;
   if (data.tables.disputed) byId("rules-disputed").append(plainTable(data.tables.disputed));
@@ -231,7 +232,10 @@ async function start() {
   libraries = Promise.all([loadLibrary("plotly"), loadLibrary("viewer")]);
   await libraries;
   drawCharts(data);
-  listenToPaper(data);
+  listenToPaper(() => {
+    drawCharts(data);
+    crystals.redrawBands?.();
+  });
   followAddress(crystals);
   document.documentElement.dataset.ready = "charts";
 }

@@ -1,4 +1,4 @@
-// What a reader takes along: files of a crystal, the table as CSV, addresses that lead back, and paper.
+// What a reader takes along: files of a crystal, the table as CSV, and addresses that lead back.
 
 const SAVED_FILTERS = { search: "search", set: "filter-set", status: "filter-status", system: "filter-system", published: "filter-published", element: "filter-element" };
 
@@ -8,19 +8,18 @@ function save(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-// A cell that a spreadsheet would run gets an apostrophe in front.
+// Text that a spreadsheet would run gets an apostrophe in front; numbers are what they are.
 function csvCell(value) {
   if (value === null || value === undefined) return "";
-  const text = typeof value === "string" ? value.replace(/^[=+\-@\t\r\n]/, "'$&") : String(value);
+  const parts = [value].flat();
+  const isNumeric = parts.every((part) => typeof part === "number");
+  const text = isNumeric ? parts.join(" ") : parts.join(" ").replace(/^[=+\-@\t\r\n]/, "'$&");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 function tableCsv(crystals) {
   const names = Object.keys(crystals.columns).filter((name) => !["size", "looks"].includes(name));
-  const cell = (name, row) => {
-    const value = crystals.columns[name][row];
-    return csvCell(Array.isArray(value) ? value.join(" ") : value);
-  };
+  const cell = (name, row) => csvCell(crystals.columns[name][row]);
   return [names.join(","), ...crystals.rows.map((row) => names.map((name) => cell(name, row)).join(","))].join("\n") + "\n";
 }
 
@@ -111,18 +110,4 @@ function followAddress(crystals) {
   read();
   crystals.follows = true;
   addEventListener("hashchange", read);
-}
-
-// On paper everything is drawn on white.
-function listenToPaper(data) {
-  let worn;
-  addEventListener("beforeprint", () => {
-    worn = document.documentElement.dataset.theme;
-    document.documentElement.dataset.theme = "light";
-    drawCharts(data);
-  });
-  addEventListener("afterprint", () => {
-    document.documentElement.dataset.theme = worn;
-    drawCharts(data);
-  });
 }

@@ -22,7 +22,26 @@ function layoutOf(more) {
 
 function draw(place, traces, layout, buttons = ["toImage", "zoom2d", "pan2d", "resetScale2d"]) {
   const config = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtons: [buttons] };
-  return Plotly.react(place, traces, layoutOf(layout), config);
+  // Plotly measures a place once: one that is drawn anew may have another size.
+  const size = { width: place.clientWidth, height: place.clientHeight };
+  return Plotly.react(place, traces, layoutOf({ ...size, ...layout }), config);
+}
+
+// On paper everything is drawn on white, and as wide as a page is: browsers lay out what is printed when it is too late.
+function listenToPaper(redraw) {
+  const root = document.documentElement;
+  let worn;
+  addEventListener("beforeprint", () => {
+    worn = root.dataset.theme;
+    root.dataset.theme = "light";
+    root.dataset.paper = "";
+    redraw();
+  });
+  addEventListener("afterprint", () => {
+    root.dataset.theme = worn;
+    delete root.dataset.paper;
+    redraw();
+  });
 }
 
 const faded = (hex, opacity) => `${hex}${Math.round(255 * opacity).toString(16).padStart(2, "0")}`;

@@ -66,7 +66,7 @@ function bandsChart(place, bands, threshold, dos = null) {
   return draw(place, [line("real", colour("stable")), line("imaginary", colour("imaginary")), ...(bands.imaginary ? [marker] : []), ...(dos ? [dosTrace(dos)] : [])], {
     showlegend: false, hovermode: "closest", shapes: [below, ...ticks, level(0, colour("soft"), "solid"), level(threshold, colour("imaginary"), "dash")],
     xaxis: { domain: [0, dos ? 0.77 : 1], showgrid: false, zeroline: false, tickvals: bands.ticks.map(([position]) => position), ticktext: bands.ticks.map(([, label]) => forPlotly(label)), range: [bands.ticks[0][0], bands.ticks.at(-1)[0]], title: { text: "wave vector", font: { size: 12 } } },
-    yaxis: { title: { text: "frequency (THz), imaginary as negative" }, range, zeroline: false, showgrid: false },
+    yaxis: { title: { text: "frequency (THz), imaginary as negative", font: { size: 12 } }, range, zeroline: false, showgrid: false },
     ...(beside || {}),
   });
 }

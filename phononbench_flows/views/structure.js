@@ -1,39 +1,61 @@
 // Crystals in 3D, and how their atoms move in a mode: drawn by 3Dmol.js.
 
 const BOND = 1.2; // of the sum of covalent radii
+const STICK = 0.09; // Å
 const FRAMES = 24;
 const FRAME_MS = 45;
+const NEAR = 0.02; // of a cell vector: an atom so near to a face lies on it
 const LARGEST = 0.45; // Å that the atom which moves most is moved, unless asked otherwise
 
-// The sites of the cell, those on its faces repeated on the opposite ones; in Å.
-function shownAtoms({ vectors, sites }) {
-  const near = 0.02;
-  const choices = (x) => [x > 1 - near ? x - 1 : x, ...(x < near || x > 1 - near ? [x > 1 - near ? x : x + 1] : [])];
+// The sites and their images that lie within the cell, or less than `beyond` of each cell vector outside of it; in Å.
+function images({ vectors, sites }, beyond) {
+  const along = (x, axis) => {
+    const found = [];
+    for (let at = x + Math.ceil(-beyond[axis] - x); at < 1 + beyond[axis]; at++) found.push(at);
+    return found;
+  };
+  const isInside = (f) => f.every((x) => x > -NEAR && x < 1 + NEAR);
   const cartesian = (f) => [0, 1, 2].map((j) => f[0] * vectors[0][j] + f[1] * vectors[1][j] + f[2] * vectors[2][j]);
   return sites.flatMap(({ number, at }) =>
-    choices(at[0]).flatMap((x) => choices(at[1]).flatMap((y) => choices(at[2]).map((z) => ({ number, at: cartesian([x, y, z]) })))),
+    along(at[0], 0).flatMap((x) => along(at[1], 1).flatMap((y) => along(at[2], 2).map((z) => (
+      { number, at: cartesian([x, y, z]), inside: isInside([x, y, z]) })))),
   );
 }
 
-const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+// The sites of the cell, those on its faces repeated on the opposite ones.
+const shownAtoms = (structure) => images(structure, [NEAR, NEAR, NEAR]).filter((atom) => atom.inside);
 
-// For each atom the places of those that it is bonded to: closer than covalent radii allow, and two metals only where
-// there is nothing else. In MgO, Mg is bonded to O, and neither Mg to Mg nor O to O.
+const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+const between = (a, b) => a.map((x, axis) => (x + b[axis]) / 2);
+
+// Whether two atoms are bonded: closer than covalent radii allow, and two metals only where there is nothing else. In
+// MgO, Mg is bonded to O, and neither Mg to Mg nor O to O.
+function bondRule(atoms, lookOf) {
+  const allMetal = atoms.every((atom) => lookOf(atom).metal);
+  return (one, other) => {
+    const [a, b] = [lookOf(one), lookOf(other)];
+    if (a.metal && b.metal && !allMetal) return false;
+    const far = distance(one.at, other.at);
+    return far > 0.3 && far < BOND * (a.radius + b.radius);
+  };
+}
+
+// For each atom the places of those that it is bonded to.
 function bondsOf(atoms, lookOf) {
-  const looks = atoms.map(lookOf);
-  const allMetal = looks.every((look) => look.metal);
-  const found = atoms.map(() => []);
-  for (let i = 0; i < atoms.length; i++) {
-    for (let j = i + 1; j < atoms.length; j++) {
-      if (looks[i].metal && looks[j].metal && !allMetal) continue;
-      const far = distance(atoms[i].at, atoms[j].at);
-      if (far > 0.3 && far < BOND * (looks[i].radius + looks[j].radius)) {
-        found[i].push(j);
-        found[j].push(i);
-      }
-    }
-  }
-  return found;
+  const bonded = bondRule(atoms, lookOf);
+  return atoms.map((one) => atoms.flatMap((other, place) => (bonded(one, other) ? [place] : [])));
+}
+
+// Of the bonds that lead out of the cell, to atoms that are not shown: the half that belongs to the atom which is.
+function bondsOutwards(structure, shown, lookOf) {
+  const bonded = bondRule(shown, lookOf);
+  const longest = 2 * BOND * Math.max(...shown.map((atom) => lookOf(atom).radius));
+  const cross = ([a, b, c], [d, e, f]) => [b * f - c * e, c * d - a * f, a * e - b * d];
+  const { vectors } = structure;
+  const normals = [0, 1, 2].map((axis) => cross(vectors[(axis + 1) % 3], vectors[(axis + 2) % 3]));
+  const volume = Math.abs(vectors[0].reduce((sum, x, axis) => sum + x * normals[0][axis], 0));
+  const outside = images(structure, normals.map((normal) => NEAR + (longest * Math.hypot(...normal)) / volume)).filter((atom) => !atom.inside);
+  return shown.flatMap((atom, from) => outside.filter((other) => bonded(atom, other)).map((other) => ({ from, end: between(atom.at, other.at) })));
 }
 
 function cellEdges([a, b, c]) {
@@ -62,7 +84,11 @@ class CrystalView {
     this.viewer.setBackgroundColor(0xffffff, 0);
     place.querySelector("canvas")?.setAttribute("aria-hidden", "true");
     this.moving = false;
-    this.resizing = new ResizeObserver(() => { this.viewer.resize(); this.viewer.render(); });
+    this.resizing = new ResizeObserver(() => {
+      this.viewer.resize();
+      if (this.edges) this.fit();
+      this.viewer.render();
+    });
     this.resizing.observe(place);
   }
 
@@ -72,10 +98,11 @@ class CrystalView {
 
   // The elements that are seen, by symbol.
   show(structure) {
-    return this.draw(shownAtoms(structure), structure.vectors);
+    const atoms = shownAtoms(structure);
+    return this.draw(atoms, structure.vectors, bondsOutwards(structure, atoms, (atom) => this.lookOf(atom)));
   }
 
-  draw(atoms, vectors) {
+  draw(atoms, vectors, outwards = []) {
     this.stop();
     this.viewer.removeAllModels();
     this.viewer.removeAllShapes();
@@ -86,6 +113,7 @@ class CrystalView {
     this.style(kinds);
     this.edges = cellEdges(vectors);
     this.drawCell();
+    this.drawOutwards(outwards);
     this.look();
     return kinds;
   }
@@ -94,19 +122,30 @@ class CrystalView {
     for (const [from, to] of this.edges) this.viewer.addLine({ start: spot(from), end: spot(to), color: colour("soft"), linewidth: 2 });
   }
 
-  style(kinds) {
-    for (const symbol of kinds) {
-      const { colour: color, radius } = this.elements[symbol];
-      this.viewer.setStyle({ elem: symbol }, { sphere: { radius: 0.35 * radius + 0.12, color }, stick: { radius: 0.09, color } });
+  drawOutwards(outwards) {
+    this.outwards = outwards;
+    const shapes = new Map();
+    for (const { from, end } of outwards) {
+      const { elem, x, y, z } = this.atoms[from];
+      if (!shapes.has(elem)) shapes.set(elem, this.viewer.addShape({ color: this.elements[elem].colour }));
+      shapes.get(elem).addCylinder({ start: { x, y, z }, end: spot(end), radius: STICK, toCap: 2 });
     }
   }
 
-  // From the side and a little above, the third vector upwards, as large as the place allows.
+  style(kinds) {
+    for (const symbol of kinds) {
+      const { colour: color, radius } = this.elements[symbol];
+      this.viewer.setStyle({ elem: symbol }, { sphere: { radius: 0.35 * radius + 0.12, color }, stick: { radius: STICK, color } });
+    }
+  }
+
+  // From the side and a little above, the third vector upwards, as large as the place allows; amid the cell.
   look() {
     this.viewer.zoomTo();
-    this.viewer.rotate(-90, "x");
-    this.viewer.rotate(-28, "y");
-    this.viewer.rotate(14, "x");
+    const corners = this.edges.flat();
+    const middle = [0, 1, 2].map((axis) => -corners.reduce((sum, at) => sum + at[axis], 0) / corners.length);
+    this.viewer.setView([...middle, ...this.viewer.getView().slice(3)]);
+    for (const [angle, axis] of [[-90, "vx"], [-28, "vy"], [14, "vx"]]) this.viewer.rotate(angle, axis);
     this.fit();
     this.fit();
     this.viewer.render();
@@ -114,7 +153,7 @@ class CrystalView {
 
   fit() {
     this.viewer.render();
-    const corners = this.edges.flat().concat(this.atoms.map((atom) => [atom.x, atom.y, atom.z]));
+    const corners = this.edges.flat().concat(this.outwards.map(({ end }) => end), this.atoms.map(({ x, y, z }) => [x, y, z]));
     const seen = this.viewer.modelToScreen(corners.map(spot));
     const span = (axis) => Math.max(...seen.map((at) => at[axis])) - Math.min(...seen.map((at) => at[axis])) || 1;
     this.viewer.zoom(0.84 * Math.min(this.place.clientWidth / span("x"), this.place.clientHeight / span("y")));

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import urllib.parse
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,15 +76,75 @@ def test_hostile_names_are_text(browser, server):
     assert browser.run("document.title") != "broken"
 
 
-def test_a_phone_and_paper(browser, server):
-    browser.emulate(width=390, height=900)
-    browser.open(f"{server.address}/?status=stable", f"{READY} === 'table'")
-    assert browser.run("document.documentElement.scrollWidth") <= 390
-    assert browser.run("getComputedStyle(document.querySelector('#crystals td')).display") == "flex"
-    browser.emulate(width=800, height=1000, dark=True, paper=True)
-    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert browser.run("getComputedStyle(document.querySelector('.top')).display") == "none"
+PAGES = ["/?status=stable", "crystal", "/sets", "/upload", "/api"]
+
+
+def address_of(server, page: str) -> str:
+    if page != "crystal":
+        return server.address + page
+    key = server.json("/api/crystals?status=unstable&per_page=1")["rows"][0]["key"]
+    return f"{server.address}/crystals/{urllib.parse.quote(key)}"
+
+
+def settled(browser) -> None:
+    browser.wait("![null, 'text'].includes(document.documentElement.dataset.ready ?? 'none')")
+    browser.wait("document.querySelector('main').textContent.trim().length > 100")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_phone(browser, server, page):
+    browser.emulate(width=375, height=800)
+    browser.open(address_of(server, page), "document.readyState === 'complete'")
+    settled(browser)
+    if page == "crystal":
+        browser.wait(f"{READY} === 'all'")
+    assert browser.run("document.documentElement.scrollWidth") <= 375
+    assert browser.run("getComputedStyle(document.querySelector('.top')).display") != "none"
+    controls = browser.controls()
+    assert len(controls) > 4
+    assert [control for control in controls if not control[1]] == []
+    if page.startswith("/?"):
+        assert browser.run("getComputedStyle(document.querySelector('#crystals td')).display") == "flex"
     browser.emulate(width=1280, height=900)
+
+
+@pytest.mark.parametrize("page", ["/?status=stable", "crystal", "/sets"])
+def test_paper(browser, server, page):
+    browser.emulate(width=1280, height=900, dark=True)
+    browser.open(address_of(server, page), "document.readyState === 'complete'")
+    settled(browser)
+    browser.run("wear('dark')")
+    if page == "crystal":
+        browser.wait(f"{READY} === 'all'")
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    if page == "crystal":
+        assert browser.run("document.getElementById('bands-chart')._fullLayout.font.color") == "#1b2430"
+        assert browser.run("document.getElementById('bands-chart')._fullLayout.width") < 698
+    browser.emulate(width=698, height=1000, dark=True, paper=True)
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('main')).color") == "rgb(0, 0, 0)"
+    hidden = ".top, .controls, .pager, .downloads, .view-controls, .modebar"
+    assert browser.run(f"[...document.querySelectorAll('{hidden}')].every((it) => it.getClientRects().length === 0)")
+    wide = "[...document.querySelectorAll('main *')].filter((it) => it.getBoundingClientRect().right > 699)"
+    assert browser.run(f"{wide}.map((it) => it.outerHTML.slice(0, 80))") == []
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    browser.run("wear('light')")
+    browser.emulate(width=1280, height=900)
+
+
+def test_what_is_found_is_saved(browser, server, tmp_path: Path):
+    browser.open(f"{server.address}/?set=Alpha&status=stable", f"{READY} === 'table'")
+    for form in ("csv", "cif"):
+        saved = browser.saved(f"document.querySelector('#selection [data-form={form}]').click()", tmp_path / form)
+        answer = server.open(f"/api/download/{form}?set=Alpha&status=stable")[1]
+        if form == "csv":
+            assert saved.read_bytes() == answer
+            continue
+        with zipfile.ZipFile(saved) as ours, zipfile.ZipFile(io.BytesIO(answer)) as theirs:
+            assert len(ours.namelist()) == server.json("/api/crystals?set=Alpha&status=stable")["found"]
+            assert [(name, ours.read(name)) for name in ours.namelist()] == [
+                (name, theirs.read(name)) for name in theirs.namelist()
+            ]
 
 
 def test_an_upload_leads_to_its_verdict(browser, server, tmp_path: Path):

@@ -8,11 +8,16 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import phonopy
 import pytest
 import synthetic
+import yaml
 from pymatgen.core import Structure
 from serving import Server
 
+from phononbench_flows.engine.force_constants import ForceConstants
+from phononbench_flows.engine.spectrum import spectrum
 from phononbench_flows.results.export import json_line
 from phononbench_flows.results.query import CrystalQuery, Range, criteria
 from phononbench_flows.service.live import LiveTable
@@ -94,6 +99,44 @@ def test_downloads_are_what_the_store_holds(server, folder):
         for document in documents:
             read = Structure.from_str(archive.read(f"{document.id}.cif").decode(), "cif")
             assert read.matches(Structure.from_dict(document.relaxed_structure), scale=False, attempt_supercell=False)
+    with zipfile.ZipFile(io.BytesIO(server.open("/api/download/poscar?set=Alpha&status=stable")[1])) as archive:
+        assert len(archive.namelist()) == len(documents)
+        for document in documents:
+            read = Structure.from_str(archive.read(f"{document.id}.vasp").decode(), "poscar")
+            ours = Structure.from_dict(document.relaxed_structure).get_sorted_structure()
+            assert read.species == ours.species
+            np.testing.assert_allclose(read.lattice.matrix, ours.lattice.matrix, atol=1e-12)
+            np.testing.assert_allclose(read.frac_coords, ours.frac_coords, atol=1e-12)
+
+
+def test_downloads_of_phonons_are_what_the_store_holds(server, folder, tmp_path):
+    found = "set=Alpha&status=unstable&natoms=2:4"
+    question = CrystalQuery(sets=["Alpha"], statuses=["unstable"], natoms=Range(2, 4))
+    kept = []
+    with ResultsStore.open(folder) as store:
+        documents = list(store.documents(criteria(question), sort={"id": 1}))
+        for document in documents:  # whose bands are made up, and not those of their force constants
+            constants = ForceConstants.from_arrays(store.blobs.get(document.arrays["force_constants"]))
+            bands = spectrum(constants.phonopy(), synthetic.PROTOCOL.spectrum).bands
+            document.arrays["band_structure"] = store.blobs.put(bands.arrays())
+            store.put(document)
+            kept.append((constants, bands))
+    assert len(documents) > 1
+    with zipfile.ZipFile(io.BytesIO(server.open(f"/api/download/phonopy?{found}")[1])) as archive:
+        for place, (name, (constants, _)) in enumerate(zip(archive.namelist(), kept, strict=True)):
+            assert name.startswith(documents[place].id)
+            path = tmp_path / f"{place}.yaml"
+            path.write_bytes(archive.read(name))
+            read, ours = phonopy.load(path, log_level=0), constants.phonopy()
+            points = [[0, 0, 0], [0.5, 0, 0], [0.1, 0.2, 0.3]]
+            frequencies = [each.run_qpoints(points).frequencies for each in (read, ours)]
+            np.testing.assert_allclose(*frequencies, atol=1e-6)
+    with zipfile.ZipFile(io.BytesIO(server.open(f"/api/download/band?{found}")[1])) as archive:
+        for place, (name, (_, bands)) in enumerate(zip(archive.namelist(), kept, strict=True)):
+            assert name.startswith(documents[place].id)
+            read = yaml.load(archive.read(name), yaml.CSafeLoader)["phonon"]
+            frequencies = [[mode["frequency"] for mode in point["band"]] for point in read]
+            np.testing.assert_allclose(frequencies, np.concatenate(bands.frequencies), atol=1e-6)
 
 
 def test_nobody_of_elsewhere_is_let_in(server):

@@ -6,6 +6,7 @@ const PHONON_FILES = [["phonopy", "phonopy.yaml"], ["band", "band.yaml"]];
 const key = decodeURIComponent(location.pathname.split("/").at(-1));
 const base = `/api/crystals/${encodeURIComponent(key)}`;
 let elements;
+let structureView;
 let modeView;
 let drawn = null;
 
@@ -103,8 +104,8 @@ function showStructure(found) {
     byId("structure-note").textContent = "There is no ordered structure to show.";
     return;
   }
-  const view = new CrystalView(byId("structure"), elements);
-  const symbols = view.show(found.structure);
+  structureView = new CrystalView(byId("structure"), elements);
+  const symbols = structureView.show(found.structure);
   byId("structure-note").replaceChildren(...elementLegend(symbols, elements), found.is_relaxed ? "relaxed" : "as read");
 }
 
@@ -160,6 +161,7 @@ function listen() {
   byId("mode-arrows").addEventListener("change", () => modeView.arrows(byId("mode-arrows").checked, amplitude()));
   byId("mode-amplitude").addEventListener("input", () => move(modeView.moving));
   document.addEventListener("theme", () => drawn?.());
+  listenToPaper(() => drawn?.());
 }
 
 async function start() {
