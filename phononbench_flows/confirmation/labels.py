@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from lzma import LZMAError
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -230,8 +232,11 @@ def _phonopy(path: Path, crystals: _Crystals, how: Labelling, store: ResultsStor
         raise ConfirmationError(f"{path} holds code, and is not read") from error
     except (RejectedError, YAMLError, RecursionError) as error:
         raise ConfirmationError(f"{path} is no file of phonopy with forces: {error}") from error
+    whole = path.absolute()
     try:
-        phonon = phonopy.load(path, log_level=0)
+        # phonopy would take what the file lacks from files of the current folder, which are of who knows what crystal.
+        with TemporaryDirectory(prefix="phononbench-") as empty, chdir(empty):
+            phonon = phonopy.load(whole, log_level=0)
     except Exception as error:
         raise ConfirmationError(f"{path} is no file of phonopy with forces: {error}") from error
     if phonon.force_constants is None:

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from made_documents import CONVERGED_ID, crystal_of, make_exact
+from phonopy.file_IO import write_FORCE_SETS
 from phonopy.structure.atoms import PhonopyAtoms
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
@@ -118,7 +119,8 @@ def test_released_labels_come_with_the_crystals(results):
         }
 
 
-def test_phonopy_files_are_judged(results, tmp_path):
+def pt() -> phonopy.Phonopy:
+    """fcc platinum with the forces of a potential that knows it."""
     unit = PhonopyAtoms(symbols=["Pt"], cell=bulk("Pt", "fcc", a=4.0).cell.array, scaled_positions=[[0, 0, 0]])
     phonon = phonopy.Phonopy(unit, supercell_matrix=[2, 2, 2])
     phonon.generate_displacements()
@@ -127,7 +129,24 @@ def test_phonopy_files_are_judged(results, tmp_path):
         atoms = Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True, calculator=EMT())
         forces.append(atoms.get_forces())
     phonon.forces = forces
-    phonon.save(tmp_path / "phonopy_params.yaml")
+    return phonon
+
+
+def test_what_a_phonopy_file_lacks_is_not_taken_from_files_that_lie_about(results, tmp_path, monkeypatch):
+    phonon = pt()
+    phonon.save(
+        tmp_path / "phonopy.yaml", settings={"force_sets": False, "force_constants": False, "displacements": True}
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_FORCE_SETS(phonon.dataset)
+    assert phonopy.load(tmp_path / "phonopy.yaml").force_constants is not None  # so phonopy has it
+    said = run("confirm", results, "--set", "m", "--import", tmp_path / "phonopy.yaml")
+    assert "0 crystals labelled" in said
+
+
+def test_phonopy_files_are_judged(results, tmp_path):
+    pt().save(tmp_path / "phonopy_params.yaml")
     assert "1 crystals labelled" in run("confirm", results, "--set", "m", "--import", tmp_path / "phonopy_params.yaml")
     with ResultsStore.open(results) as store:
         [found] = store.confirmations()
