@@ -141,19 +141,35 @@ class Interpolation:
         supercell holds, of which two values have the less in common the farther apart they are: its most likely values
         are those of kriging. Weights are real and depend on distances alone, so that matrices stay Hermitian and keep
         the symmetry.
+
+        Nearer to Γ than all of these q-points the correction is quadratic, as squared acoustic frequencies are: a
+        linear one would make them imaginary there.
         """
-        there, factors = self._kriging
-        return np.asarray(lu_solve(factors, self._in_common(there, points))[-len(self.known) :].T)
+        there, factors, nearest = self._kriging
+        weights = lu_solve(factors, self._in_common(there, points))[-len(self.known) :].T
+        return np.asarray(weights * np.minimum(self._from_gamma(points) / nearest, 1)[:, None])
 
     @cached_property
-    def _kriging(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """The q-points that the supercell holds and the known ones; factors of what they have in common."""
+    def _kriging(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], float]:
+        """The q-points that the supercell holds and the known ones, factors of what they have in common, and how far
+        from Γ the nearest of them is.
+        """
         held = commensurate_points(self.supercell)
         known = np.array([each.q for each in self.known])
         there = np.concatenate([held[each_once(list(held), list(known))], known])
         kernel = self._in_common(there, there)
         kernel[np.diag_indices_from(kernel)] += _JITTER
-        return there, lu_factor(kernel)
+        distances = self._from_gamma(there)
+        return there, lu_factor(kernel), float(distances[distances > _JITTER].min())
+
+    def _from_gamma(self, points: np.ndarray) -> np.ndarray:
+        """Distances of q-points (n_q, 3) from the nearest image of Γ, (n_q,)."""
+        to_reduced, scaled, _ = self._metric
+        inside = points @ to_reduced
+        inside -= np.rint(inside)
+        steps = steps_within(1)
+        around = np.array([np.zeros(3), *steps, *-steps])
+        return np.asarray(np.linalg.norm((inside[:, None] + around) @ scaled, axis=2).min(axis=1))
 
     def _in_common(self, points: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Covariance of the correction at q-points (n_q, 3) and (n_others, 3): exp(-distance), over all images.

@@ -75,6 +75,20 @@ def test_images_that_are_nearly_as_near_count_as_well(cu3au):
     assert far > 2e-4
 
 
+def test_near_gamma_a_correction_is_quadratic(polar):
+    plain = interpolation(polar, tolerance=0.05)
+    q = np.array([0.25, 0.0, 0.0])
+    matrix = plain.matrices(q)[0]
+    lower = Known(q, matrix - 0.5 * abs(np.linalg.eigvalsh(matrix)[0]) * np.eye(len(matrix)))
+    mended = plain.passing_through(star(lower, operations(plain.cell, 1e-5)))
+    far, near = (np.linalg.norm(mended.matrices(q * x) - plain.matrices(q * x)) for x in (0.1, 0.01))
+    assert far > 0
+    assert near / far == pytest.approx(0.01, rel=0.2)
+    # Squared acoustic frequencies stay on their side of zero on the whole way.
+    before, after = (each.eigenvalues(np.outer(np.linspace(0.01, 1, 30), q))[:, 0] for each in (plain, mended))
+    assert ((before > 0) <= (after > 0)).all()
+
+
 def test_it_passes_through_what_is_known_with_all_that_symmetry_makes_of_it(polar):
     plain = interpolation(polar, tolerance=0.05)
     symmetry = operations(plain.cell, 1e-5)
