@@ -121,7 +121,7 @@ def _all_checks(lp: LaunchPad, fworker: FWorker, store: str | None) -> Iterator[
         answers = answers or (check.name == "LaunchPad" and check.state != State.FAILED)
         yield check
     if answers:
-        yield from site(lp)
+        yield from site(lp, mongo_spec(store))
 
 
 def _one_by_one(checks: Iterator[Check]) -> Iterator[Check]:

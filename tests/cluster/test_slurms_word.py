@@ -1,4 +1,4 @@
-"""Slurm's word for the end of a dead worker's job decides whether crystals may be to blame. Its programs are made up."""
+"""What Slurm says of a dead worker's job decides whether its crystals may be to blame. Its programs are made up."""
 
 from __future__ import annotations
 
