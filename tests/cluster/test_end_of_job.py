@@ -94,8 +94,7 @@ def test_scancel_tells_the_workers(submitted, slurm, tmp_path):
 def test_a_requeued_job_tells_its_workers_and_starts_anew(submitted, slurm, tmp_path):
     job = submitted("--requeue", walltime="00:10:00")
     slurm.ask("scontrol", "requeue", job)
-    wait_for(lambda: slurm_words.jobs().restarts[job] is not None)
-    assert slurm_words.jobs().restarts[job] == 1
+    wait_for(lambda: slurm_words.jobs().restarts[job] == 1)
     assert slurm_words.end_of(job, 0) == slurm_words.End("REQUEUED", None)
     assert slurm_words.end_of(job, 1) is None
     wait_for(lambda: said(tmp_path, "told"))
