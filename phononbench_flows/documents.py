@@ -295,7 +295,9 @@ class CalculationDocument(_Crystal):
     attempts: int = Field(
         0, description="Times that a worker began a step of this crystal and has not lived to end it."
     )
-    begun_by: str | None = Field(None, description="Mark of the worker's run that has it in work.")
+    begun_by: str | None = Field(
+        None, description="Mark of the worker's run that has it in work: the launch, and whether the run has a witness."
+    )
     excused: int = Field(0, description="Those of the attempts that nobody saw a worker end by itself in.")
     device_errors: int = Field(0, description="Times that the device failed while a step of this crystal was in work.")
     timings: dict[str, float] = Field(default_factory=dict, description="Seconds by step, a batch's shared out.")

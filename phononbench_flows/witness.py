@@ -107,7 +107,7 @@ def lay_to(store: ResultsStore, keys: Sequence[str]) -> None:
     """The end of a worker is no longer excused with those of these crystals that are still as it left them."""
     left = list(store.documents({"key": {"$in": list(keys)}, "attempts": {"$gt": 0}, "excused": {"$gt": 0}}))
     for document in left:
-        document.excused -= 1
+        document.excused, document.begun_by = document.excused - 1, None
     store.put(*left)
 
 

@@ -121,18 +121,18 @@ def _all_checks(lp: LaunchPad, fworker: FWorker, store: str | None) -> Iterator[
         answers = answers or (check.name == "LaunchPad" and check.state != State.FAILED)
         yield check
     if answers:
-        yield from site(lp)
+        yield from site(lp, mongo_spec(store))
 
 
 def _one_by_one(checks: Iterator[Check]) -> Iterator[Check]:
     """The checks as they come; for one that takes long it is said that it does."""
-    last = "the start"
+    awaited = "the LaunchPad"
     while True:
-        with told_if_slow(f"what comes after {last}"):
+        with told_if_slow(awaited):
             check = next(checks, None)
         if check is None:
             return
-        last = check.name
+        awaited = f"what comes after {check.name}"
         yield check
 
 

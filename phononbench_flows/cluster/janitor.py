@@ -19,10 +19,12 @@ from typing import Any
 
 from fireworks import LaunchPad
 from fireworks.core.firework import Launch
-from fireworks.fw_config import RESERVATION_EXPIRATION_SECS, RUN_EXPIRATION_SECS
+from fireworks.fw_config import PING_TIME_SECS, RESERVATION_EXPIRATION_SECS, RUN_EXPIRATION_SECS
 
 from phononbench_flows.cluster import slurm
-from phononbench_flows.cluster.liveness import is_alive
+from phononbench_flows.cluster.liveness import has_ended, is_alive
+from phononbench_flows.flows.sub_batches import excuse
+from phononbench_flows.store import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,12 @@ IDENTITY = "phononbench_worker"
 """Where in its FWorker's ``env`` a worker leaves its identity: FireWorks copies it into each launch."""
 
 _OPEN = ("WAITING", "READY", "RESERVED", "RUNNING", "FIZZLED")
+_PROCESS_GONE = "its process or its Slurm job is gone"
 _LOST, _STOPPED, _TRANSIENT, _LASTING = "lost its worker", "was stopped", "met with passing trouble", "failed"
+# Slurm's words for jobs that somebody ended, whatever they computed; and for those that a crystal may have ended, too,
+# if it hangs or takes the node down.
+_CALLED_OFF = frozenset({"PREEMPTED", "CANCELLED", "REVOKED"})
+_CUT_OFF = frozenset({"NODE_FAIL", "TIMEOUT", "REQUEUED", "DEADLINE", "BOOT_FAIL"})
 # The database was away, or the node's file system or GPU failed; on another node, or later, it goes well.
 _PASSING = re.compile(
     r"pymongo\.errors\.(AutoReconnect|NetworkTimeout|ServerSelectionTimeoutError|NotPrimaryError|ConnectionFailure|"
@@ -166,7 +173,7 @@ def dead_reservations(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) ->
     """Fireworks reserved for a job that is no longer in the queue, or too long."""
     for launch in _launches(lp, {"state": "RESERVED"}):
         job = next((entry["reservation_id"] for entry in launch.state_history if "reservation_id" in entry), None)
-        gone = job is not None and jobs is not None and job not in jobs.ids
+        gone = job is not None and jobs is not None and job not in jobs.restarts
         if gone or _silent(launch) > limits.reservation:
             said = f"it is reserved for the Slurm job {job}, which is gone" if gone else "it was reserved long ago"
             yield Finding(launch.fw_id, said, partial(_cancel, lp, launch.launch_id))
@@ -179,9 +186,10 @@ def lost_runs(lp: LaunchPad, limits: Limits, jobs: slurm.Jobs | None) -> Iterato
     """Fireworks that run nowhere any more."""
     for launch in _launches(lp, {"state": "RUNNING"}):
         if lp.fireworks.find_one({"fw_id": launch.fw_id, "launches": launch.launch_id}, {"fw_id": 1}):
-            why = _lost(lp, launch, limits, jobs)
+            end = _end_of_job(launch, jobs)
+            why = _lost(lp, launch, limits, jobs, end)
             if why:
-                yield Finding(launch.fw_id, f"{_LOST}: {why}", partial(_fizzle, lp, launch))
+                yield Finding(launch.fw_id, f"{_LOST}: {why}", partial(_fizzle, lp, launch, end))
             elif _silent(launch) > limits.ping / 2 and _is_out_of_sight(launch, jobs):
                 said = f"its worker on {launch.host} has been silent, and cannot be seen from here"
                 yield _left_alone(launch.fw_id, said, limits.ping - _silent(launch))
@@ -233,14 +241,25 @@ def _never_launched(lp: LaunchPad, row: Mapping[str, Any], limits: Limits) -> Fi
     return Finding(fw_id, f"a worker could not read it: {why}", partial(_read_again, lp, fw_id))
 
 
-def _lost(lp: LaunchPad, launch: Launch, limits: Limits, jobs: slurm.Jobs | None) -> str | None:
+def _worker(launch: Launch) -> dict[str, Any] | None:
+    """The identity that the worker of a launch left; None of ``rlaunch``."""
+    return ((launch.fworker.env if launch.fworker else None) or {}).get(IDENTITY)
+
+
+def _end_of_job(launch: Launch, jobs: slurm.Jobs | None) -> slurm.End | None:
+    """How Slurm says that the job of a launch's worker ended; None if it goes on, or nothing is known."""
+    worker = _worker(launch)
+    if worker is None or jobs is None or not has_ended(worker, jobs):
+        return None
+    return slurm.end_of(worker["slurm_job"], worker.get("slurm_restarts", 0))
+
+
+def _lost(lp: LaunchPad, launch: Launch, limits: Limits, jobs: slurm.Jobs | None, end: slurm.End | None) -> str | None:
     """Why a launch is taken to run nowhere; None if it may."""
-    worker = ((launch.fworker.env if launch.fworker else None) or {}).get(IDENTITY)
+    worker = _worker(launch)
     alive = is_alive(worker, jobs) if worker else None
-    if alive is False:
-        job = worker["slurm_job"] if worker else None
-        word = slurm.end_of(job) if job and jobs is not None and job not in jobs.ids else None
-        return f"its Slurm job {job} ended as {word}" if word else "its process or its Slurm job is gone"
+    if worker and alive is False:
+        return f"its Slurm job {worker['slurm_job']} ended as {end.word}" if end else _PROCESS_GONE
     if alive is None and _silent(launch) > limits.ping:
         return f"not a word from {launch.host} for {_silent(launch):.0f} s"
     if worker:
@@ -254,8 +273,10 @@ def _lost(lp: LaunchPad, launch: Launch, limits: Limits, jobs: slurm.Jobs | None
 
 
 def _is_out_of_sight(launch: Launch, jobs: slurm.Jobs | None) -> bool:
-    worker = ((launch.fworker.env if launch.fworker else None) or {}).get(IDENTITY)
-    return worker is None or (is_alive(worker, jobs) is None and worker["slurm_job"] not in (jobs.ids if jobs else ()))
+    worker = _worker(launch)
+    return worker is None or (
+        is_alive(worker, jobs) is None and worker["slurm_job"] not in (jobs.restarts if jobs else ())
+    )
 
 
 def _kind(launch: Launch) -> tuple[str, str]:
@@ -318,11 +339,33 @@ def _cancel(lp: LaunchPad, launch_id: int) -> None:
         lp.cancel_reservation(launch_id)
 
 
-def _fizzle(lp: LaunchPad, launch: Launch) -> None:
+def _fizzle(lp: LaunchPad, launch: Launch, end: slurm.End | None = None) -> None:
     """Give a launch up, unless there was a word of it since: it may just have ended in order."""
     (now,) = _launches(lp, {"launch_id": launch.launch_id})
     if now.state == launch.state and now.state_history[-1] == launch.state_history[-1]:
+        # First: whoever takes the firework next looks at the marks.
+        if end is not None and _lived_to_see(launch, end):
+            _excuse(lp, launch, end.word)
         lp.mark_fizzled(launch.launch_id)
+
+
+def _lived_to_see(launch: Launch, end: slurm.End) -> bool:
+    """Whether a worker was heard of until its job ended; else it may have died long before, of something else."""
+    return end.at is None or end.at - _last_word(launch) <= timedelta(seconds=2 * PING_TIME_SECS)
+
+
+def _excuse(lp: LaunchPad, launch: Launch, word: str) -> None:
+    """Hold the end of a worker against no crystal that it had in work, if Slurm says that its job was ended."""
+    if word not in _CALLED_OFF | _CUT_OFF:
+        return
+    firework = lp.fireworks.find_one({"fw_id": launch.fw_id}, {"spec._tasks": 1}) or {}
+    for task in (firework.get("spec") or {}).get("_tasks", []):
+        job = task.get("job") or {}
+        spec = ((job.get("function") or {}).get("@bound") or {}).get("store")
+        if spec:
+            given = [*job.get("function_args", []), *job.get("function_kwargs", {}).values()]
+            keys = [key for each in given if isinstance(each, list) for key in each]
+            excuse(open_store(spec), keys, launch.launch_id, forgotten=word in _CALLED_OFF)
 
 
 # ------------------------------------------------------------------------------------------------------- looking
@@ -350,14 +393,22 @@ def _has_launch(lp: LaunchPad, launch_ids: list[int]) -> bool:
 
 def _silent(launch: Launch) -> float:
     """Seconds since the last word of a launch."""
+    return _age(_last_word(launch))
+
+
+def _last_word(launch: Launch) -> datetime:
     last = launch.state_history[-1]
-    return _age(last.get("updated_on") or last["created_on"])
+    return _moment(last.get("updated_on") or last["created_on"])
 
 
 def _age(time_: datetime | str) -> float:
-    """Seconds since a time as FireWorks writes it: as a date or as text, in UTC."""
+    return (datetime.now(UTC) - _moment(time_)).total_seconds()
+
+
+def _moment(time_: datetime | str) -> datetime:
+    """A time as FireWorks writes it: as a date or as text, in UTC."""
     moment = datetime.fromisoformat(time_) if isinstance(time_, str) else time_
-    return (datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _last_line(trace: str) -> str:

@@ -21,6 +21,7 @@ def identity() -> dict[str, Any]:
         "started": psutil.Process().create_time(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+        "slurm_restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
 
 
@@ -33,10 +34,18 @@ def is_alive(worker: Mapping[str, Any], jobs: slurm.Jobs | None) -> bool | None:
     """
     if worker["machine"] == _machine():
         return _same_process(worker["pid"], worker["started"])
-    if jobs is not None and worker["slurm_job"] and worker["slurm_cluster"] in {None, jobs.cluster}:
-        # The worker may have died within a job that goes on.
-        return None if worker["slurm_job"] in jobs.ids else False
-    return None
+    if jobs is not None and has_ended(worker, jobs):
+        return False
+    return None  # perhaps it died within a job that goes on
+
+
+def has_ended(worker: Mapping[str, Any], jobs: slurm.Jobs) -> bool:
+    """Whether the Slurm job of a worker is gone, or was requeued since. No if it is none of these jobs' cluster."""
+    if not worker["slurm_job"] or worker["slurm_cluster"] not in {None, jobs.cluster}:
+        return False
+    if worker["slurm_job"] not in jobs.restarts:
+        return True
+    return jobs.restarts[worker["slurm_job"]] not in {None, worker.get("slurm_restarts", 0)}
 
 
 def _same_process(pid: int, started: float) -> bool:

@@ -105,9 +105,9 @@ def preflight(lp: LaunchPad, fworker: FWorker, store: str | None = None) -> Iter
     The work that waits says where its results go. If none does, ``store`` is looked at, or what ``cluster_spec`` takes
     without it.
     """
-    yield Check("versions", State.OK, ", ".join(f"{name} {version}" for name, version in versions().items()))
     reachable = _launchpad(lp)
     yield reachable
+    yield Check("versions", State.OK, ", ".join(f"{name} {version}" for name, version in versions().items()))
     if reachable.state == State.FAILED:
         return
     yield _launchpad_indexes(lp)

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fireworks import LaunchPad
 from fireworks.utilities.fw_serializers import load_object_from_file
 from pymongo.errors import PyMongoError
 
+from phononbench_flows.cluster.machines import compared
 from phononbench_flows.cluster.preflight import Check, State
 from phononbench_flows.store.connection import sentence
 
@@ -28,8 +29,12 @@ _CLOCKS_APART = 30.0  # seconds that harm nobody
 _LEAST_FREE = 5 << 30
 
 
-def site(lp: LaunchPad) -> Iterator[Check]:
-    """All checks of the site, one by one."""
+def site(lp: LaunchPad, spec: Mapping[str, str]) -> Iterator[Check]:
+    """All checks of the site, one by one.
+
+    Parameters:
+        spec: of the results store.
+    """
     yield _server(lp)
     yield _clock(lp)
     yield _space(lp)
@@ -38,6 +43,10 @@ def site(lp: LaunchPad) -> Iterator[Check]:
         advice = "run `phononbench init ~/.config/phononbench`, and set it as launchers/README.md says"
         yield Check("launchers", State.WARNING, "PHONONBENCH_LAUNCHERS is not set: no adapter is looked at", advice)
         return
+    shared = {"folder of launches": Path.cwd()}
+    if spec["blobs"] != "gridfs":
+        shared["folder of blobs"] = Path(spec["blobs"])
+    yield from compared(lp, shared)
     if shutil.which("sbatch") is None:
         yield Check("Slurm", State.OK, "there is none here")
         return

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobflow import CURRENT_JOB
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -15,14 +17,14 @@ class Launch:
     launch_id: int
 
 
-def current_launch(job_uuid: str) -> Launch | None:
+def current_launch() -> Launch | None:
     """The launch that runs this job: FireWorks writes it to the folder that it runs in. None without FireWorks."""
-    file = Path("FW.json")
-    if not file.is_file():
+    file, job = Path("FW.json"), CURRENT_JOB.job
+    if job is None or not file.is_file():
         return None
     firework = json.loads(file.read_text(encoding="utf-8"))
     tasks = firework["spec"]["_tasks"]
     # The file of another firework may lie where somebody works.
-    if not any(task.get("job", {}).get("uuid") == job_uuid for task in tasks) or not firework.get("launches"):
+    if not any(task.get("job", {}).get("uuid") == job.uuid for task in tasks) or not firework.get("launches"):
         return None
     return Launch(firework["fw_id"], firework["launches"][-1]["launch_id"])

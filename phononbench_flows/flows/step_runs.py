@@ -201,7 +201,7 @@ def _pace_key(steps: Sequence[Step], tools: Tools) -> tuple[str, ...]:
 def _provenance(potential: Potential | None) -> Provenance:
     """Where this step runs and with what; the same for all of its crystals."""
     job = CURRENT_JOB.job
-    launched = current_launch(job.uuid) if job else None
+    launched = current_launch()
     return Provenance(
         host=socket.gethostname(),
         pid=os.getpid(),

@@ -6,9 +6,10 @@ alone from then on: the innocent come through, and one that takes three more wor
 
 Workers are killed from outside as well: for other people's jobs, by time limits, with their node. That is no crystal's
 fault, so the end of a worker that has a witness (see ``witness``) is excused unless it was seen to be of its own
-making. Crystals whose attempts are all excused go on together, or a worker that is often killed would compute one
-crystal a life. Only where ends add up that nobody has seen are they tried in ever smaller groups, since a crystal might
-take the whole node down; who is still there after sixteen is set aside.
+making; and where Slurm says that somebody ended the job, the janitor takes its word for it (see :func:`excuse`).
+Crystals whose attempts are all excused go on together, or a worker that is often killed would compute one crystal a
+life. Only where ends add up that nobody has seen are they tried in ever smaller groups, since a crystal might take the
+whole node down; who is still there after sixteen is set aside.
 
 An error of the device, which ends a process too, is laid to nobody at first. But a crystal may be what a kernel
 stumbles over: from the second such error on, those that were there are tried alone as well, each after a healthy
@@ -28,6 +29,7 @@ from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.trouble import DeviceError
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.flows import time_limit
+from phononbench_flows.flows.launched import Launch, current_launch
 from phononbench_flows.outcomes import Reason, Status
 from phononbench_flows.store import ResultsStore
 
@@ -84,6 +86,29 @@ def by_suspicion(documents: Sequence[CalculationDocument]) -> Iterator[list[Calc
     yield from ([d] for d in sorted(documents, key=suspicion) if suspicion(d))
 
 
+def _mark(launch: Launch | None, *, watched: bool) -> str:
+    """What a launch, with a witness or without, writes into documents of crystals that it begins."""
+    return f"{launch.launch_id if launch else 'no'}-{'watched' if watched else 'alone'}-{uuid4().hex}"
+
+
+def excuse(store: ResultsStore, keys: Sequence[str], launch_id: int, *, forgotten: bool) -> None:
+    """Hold the end of a launch's worker against none of the crystals that it had in work, whoever has seen it or not.
+
+    Those that its witness has laid it to carry its mark no more. May be broken off, and repeated.
+
+    Args:
+        forgotten: the attempt counts no more; else it counts among the excused ones, which may add up.
+    """
+    criteria = {"key": {"$in": list(keys)}, "status": Status.PENDING.value, "begun_by": {"$regex": f"^{launch_id}-"}}
+    changes = {}
+    for row in store.query(criteria, ["key", "attempts", "excused", "begun_by"]):
+        watched = row["begun_by"].split("-")[1] == "watched"
+        attempts = row["attempts"] - forgotten
+        excused = row["excused"] - watched if forgotten else row["excused"] + (not watched)
+        changes[row["key"]] = {"attempts": attempts, "excused": excused, "begun_by": None}
+    store.set_fields(changes)
+
+
 class Admission:
     """Crystals that are begun one after another, for as long as there is time.
 
@@ -106,7 +131,8 @@ class Admission:
         self._queue, self._store, self._cost, self._pace = deque(documents), store, cost, pace
         self._under_way: dict[str, float] = {}
         self._began, self._spent = time.monotonic(), 0.0
-        self._mark, self._seen = uuid4().hex, witness.is_watching()
+        self._seen = witness.is_watching()
+        self._mark = _mark(current_launch(), watched=self._seen)
         self.begun = 0
         self.mine = {"status": Status.PENDING.value, "begun_by": self._mark}
 

@@ -11,7 +11,7 @@ from maggma.stores import MemoryStore
 from typer.testing import CliRunner
 from worker_processes import add, add_chunk, ready_launchpad, slow_crystals
 
-from phononbench_flows.cli import app
+from phononbench_flows.cli import app, opening
 from phononbench_flows.cluster import preflight
 from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
@@ -76,6 +76,18 @@ def test_a_server_that_is_not_there(monkeypatch):
     found = failed(lp)
     assert set(found) == {"LaunchPad"}
     assert "does not answer" in found["LaunchPad"]
+
+
+def test_whom_the_command_waits_for_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "_ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(opening, "_SLOW_SECONDS", 0.2)
+    monkeypatch.setenv("PHONONBENCH_MONGO_URI", "mongodb://127.0.0.1:1/")
+    write_launchpad(tmp_path / "away.yaml", launchpad_settings("mongodb://127.0.0.1:1/", "nothing"))
+    shown = CliRunner().invoke(app, ["doctor", "-l", str(tmp_path / "away.yaml")], env={"COLUMNS": "60"})
+    assert shown.exit_code == 1
+    assert "waiting for the LaunchPad" in shown.stderr
+    assert "LaunchPad: database nothing at" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 60
 
 
 def test_a_launchpad_in_memory(monkeypatch):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,18 @@ def test_scancel_tells_the_workers(submitted, slurm, tmp_path):
     job = submitted(walltime="00:10:00")
     slurm.ask("scancel", job)
     wait_for(lambda: state(slurm, job) == "CANCELLED")
-    assert slurm_words.end_of(job) == "CANCELLED"
+    end = slurm_words.end_of(job)
+    assert end.word == "CANCELLED"
+    assert abs(datetime.now(UTC) - end.at) < timedelta(minutes=1)
     wait_for(lambda: said(tmp_path, "told"))
 
 
 def test_a_requeued_job_tells_its_workers_and_starts_anew(submitted, slurm, tmp_path):
     job = submitted("--requeue", walltime="00:10:00")
     slurm.ask("scontrol", "requeue", job)
+    wait_for(lambda: slurm_words.jobs().restarts[job] == 1)
+    assert slurm_words.end_of(job, 0) == slurm_words.End("REQUEUED", None)
+    assert slurm_words.end_of(job, 1) is None
     wait_for(lambda: said(tmp_path, "told"))
     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # else it rests for two minutes
     wait_for(lambda: len(said(tmp_path, "began")) == 2, 240)

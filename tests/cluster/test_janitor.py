@@ -20,7 +20,8 @@ from phononbench_flows.cluster.launchpad import launchpad_settings, write_launch
 from phononbench_flows.cluster.outputs import OutputsStore
 
 HERE = liveness.identity()
-ELSEWHERE = {"machine": "elsewhere", "pid": 1, "started": 1.0, "slurm_job": None, "slurm_cluster": None}
+ELSEWHERE = {"machine": "elsewhere", "pid": 1, "started": 1.0, "slurm_job": None}
+ELSEWHERE |= {"slurm_cluster": None, "slurm_restarts": 0}
 DEAD = HERE | {"started": 1.0}
 LONG_AGO = (datetime.now(UTC) - timedelta(days=1)).isoformat()
 
@@ -29,6 +30,7 @@ LONG_AGO = (datetime.now(UTC) - timedelta(days=1)).isoformat()
 def lp(mongo_database, monkeypatch, tmp_path):
     monkeypatch.setattr(SETTINGS, "JOB_STORE", JobStore(OutputsStore(mongo_database)))
     monkeypatch.setattr(slurm, "jobs", lambda: None)
+    monkeypatch.setattr(slurm, "end_of", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     return ready_launchpad(mongo_database)
 
@@ -83,17 +85,19 @@ def test_a_living_worker_is_left_alone_however_long_it_was_silent(lp, chain):
         pytest.param(ELSEWHERE, True, None, True, id="elsewhere and silent"),
         pytest.param(None, False, None, False, id="rlaunch, speaking"),
         pytest.param(None, True, None, True, id="rlaunch, silent"),
-        pytest.param(ELSEWHERE | {"slurm_job": "7"}, False, {"7"}, False, id="Slurm job there"),
-        pytest.param(ELSEWHERE | {"slurm_job": "7"}, False, {"8"}, True, id="Slurm job gone"),
+        pytest.param(ELSEWHERE | {"slurm_job": "7"}, False, {"7": 0}, False, id="Slurm job there"),
+        pytest.param(ELSEWHERE | {"slurm_job": "7"}, False, {"8": 0}, True, id="Slurm job gone"),
+        pytest.param(ELSEWHERE | {"slurm_job": "7"}, False, {"7": 1}, True, id="Slurm job requeued"),
+        pytest.param(ELSEWHERE | {"slurm_job": "7"}, False, {"7": None}, False, id="Slurm job about to end"),
         pytest.param(
-            ELSEWHERE | {"slurm_job": "7", "slurm_cluster": "other"}, False, {"8"}, False, id="job of another cluster"
+            ELSEWHERE | {"slurm_job": "7", "slurm_cluster": "other"}, False, {"8": 0}, False, id="another cluster's"
         ),
     ],
 )
 def test_a_worker_is_lost_when_its_process_or_its_job_is_gone_or_nothing_is_heard(
     worker, silent, jobs, lost, lp, chain, monkeypatch
 ):
-    monkeypatch.setattr(slurm, "jobs", lambda: jobs and slurm.Jobs("here", frozenset(jobs)))
+    monkeypatch.setattr(slurm, "jobs", lambda: jobs and slurm.Jobs("here", jobs))
     add(lp, chain)
     fw_id, launch_id = check_out(lp, worker)
     if silent:
@@ -154,9 +158,9 @@ def test_a_reservation_goes_with_its_job(lp, chain, monkeypatch):
     fw_id, launch_id = check_out(lp, state="RESERVED")
     lp.launches.update_one({"launch_id": launch_id}, {"$set": {"state_history.0.reservation_id": "42"}})
     assert [outcome for *_, outcome in told(lp)] == ["left"], "there is no Slurm to be asked"
-    monkeypatch.setattr(slurm, "jobs", lambda: slurm.Jobs("here", frozenset({"42"})))
+    monkeypatch.setattr(slurm, "jobs", lambda: slurm.Jobs("here", {"42": 0}))
     assert told(lp) == []
-    monkeypatch.setattr(slurm, "jobs", lambda: slurm.Jobs("here", frozenset()))
+    monkeypatch.setattr(slurm, "jobs", lambda: slurm.Jobs("here", {}))
     assert told(lp) == [(fw_id, "it is reserved for the Slurm job 42, which is gone", "mended")]
     assert states(lp)[fw_id] == "READY"
 

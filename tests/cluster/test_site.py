@@ -13,6 +13,7 @@ from worker_processes import ready_launchpad
 
 from phononbench_flows.cluster import site
 from phononbench_flows.cluster.preflight import State
+from phononbench_flows.store import full_spec
 
 
 def changed(folder, **resources):
@@ -45,12 +46,13 @@ def test_an_adapter_that_is_none(tmp_path):
     assert "cannot read it" in check.said
 
 
-def test_the_server_and_the_exported_variables(mongo_database, monkeypatch):
+def test_the_server_and_the_exported_variables(mongo_database, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     lp = ready_launchpad(mongo_database)
     monkeypatch.setenv("PHONONBENCH_LAUNCHERS", "/nowhere")
     monkeypatch.setenv("SBATCH_EXPORT", "NONE")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    found = {check.name: check for check in site.site(lp)}
+    found = {check.name: check for check in site.site(lp, full_spec(f"mongo:{mongo_database}"))}
     assert found["MongoDB's version"].state == found["clocks"].state == State.OK
     assert found["exported variables"].state == State.FAILED
     monkeypatch.delenv("SBATCH_EXPORT")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
+from jobflow import CURRENT_JOB
 
 from phononbench_flows.cluster import liveness, slurm
 from phononbench_flows.cluster.liveness import identity, is_alive
+from phononbench_flows.cluster.slurm import End
 from phononbench_flows.cluster.worker import _heed_slurm
 from phononbench_flows.flows import time_limit
 from phononbench_flows.flows.launched import Launch, current_launch
@@ -60,10 +65,48 @@ def test_identity_is_plain_json():
 
 def test_jobs_of_the_cluster(answers):
     assert slurm.jobs() is None
-    answers["squeue"] = "12\n13\n"
+    answers["squeue"] = "12   0   RUNNING\n13   2   PENDING\n14   3   COMPLETING\n"
     assert slurm.jobs() is None, "whose jobs?"
     answers["scontrol"] = "Configuration data\nClusterName             = leonardo\nSlurmUser = slurm(64)\n"
-    assert slurm.jobs() == slurm.Jobs("leonardo", frozenset({"12", "13"}))
+    assert slurm.jobs() == slurm.Jobs("leonardo", {"12": 0, "13": 2, "14": None})
+
+
+SCONTROL = "JobId=7 JobName=x Requeue=1 Restarts={} JobState={} StartTime=2026-01-31T10:00:00 EndTime={} Deadline=N/A\n"
+NOON = "date -d 2026-01-31T12:00:00Z +%FT%T"
+AT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("restarts", "scontrol", "sacct", "end"),
+    [
+        pytest.param(0, SCONTROL.format(0, "PREEMPTED", "2026-01-31T12:00:00"), None, End("PREEMPTED", AT), id="plain"),
+        pytest.param(0, SCONTROL.format(0, "COMPLETING", "Unknown"), None, None, id="it goes on"),
+        pytest.param(1, SCONTROL.format(1, "NODE_FAIL", "Unknown"), None, End("NODE_FAIL", None), id="no time"),
+        pytest.param(0, None, "CANCELLED by 1000|2026-01-31T12:00:00\n", End("CANCELLED", AT), id="forgotten"),
+        pytest.param(0, SCONTROL.format(1, "RUNNING", "Unknown"), None, End("REQUEUED", None), id="requeued"),
+        pytest.param(
+            1,
+            SCONTROL.format(2, "PENDING", "Unknown"),
+            "NODE_FAIL|2026-01-31T09:00:00\nPREEMPTED|2026-01-31T12:00:00\nPENDING|Unknown\n",
+            End("PREEMPTED", AT),
+            id="requeued twice, with accounting",
+        ),
+        pytest.param(0, None, None, None, id="nobody knows"),
+        pytest.param(0, None, "RUNNING|Unknown\n", None, id="of another time"),
+    ],
+)
+def test_how_a_run_of_a_job_ended(restarts, scontrol, sacct, end, answers):
+    answers.update(scontrol=scontrol, sacct=sacct)
+    assert slurm.end_of("7", restarts) == end
+
+
+def test_times_are_in_utc_wherever_the_cluster_is(monkeypatch, tmp_path):
+    script = tmp_path / "scontrol"
+    script.write_text(f"#!/bin/sh\necho '{SCONTROL.format(0, 'TIMEOUT', '')}' | sed s/EndTime=/EndTime=$({NOON})/\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TZ", "America/New_York")
+    assert slurm.end_of("7") == End("TIMEOUT", AT)
 
 
 @pytest.mark.parametrize(
@@ -105,17 +148,22 @@ def test_a_worker_heeds_the_end_of_its_job(job, end, said, left, answers, monkey
 
 
 def test_a_job_knows_the_launch_that_runs_it_and_no_other(tmp_path, monkeypatch):
+    def current(uuid: str | None) -> Launch | None:
+        monkeypatch.setattr(CURRENT_JOB, "job", uuid and SimpleNamespace(uuid=uuid))
+        return current_launch()
+
     monkeypatch.chdir(tmp_path)
-    assert current_launch("u") is None
+    assert current("u") is None
     firework = {
         "fw_id": 3,
         "spec": {"_tasks": [{"job": {"uuid": "u"}}]},
         "launches": [{"launch_id": 8}, {"launch_id": 9}],
     }
     (tmp_path / "FW.json").write_text(json.dumps(firework))
-    assert current_launch("u") == Launch(3, 9)
-    assert current_launch("another") is None
+    assert current("u") == Launch(3, 9)
+    assert current("another") is None
+    assert current(None) is None
     (tmp_path / "FW.json").write_text(json.dumps(firework | {"launches": []}))
-    assert current_launch("u") is None
+    assert current("u") is None
     (tmp_path / "FW.json").write_text(json.dumps({"fw_id": 3, "spec": {"_tasks": [{"script": ["true"]}]}}))
-    assert current_launch("u") is None
+    assert current("u") is None

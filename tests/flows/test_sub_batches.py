@@ -13,7 +13,15 @@ from screened import blank, crystal_set
 from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.trouble import DeviceError
 from phononbench_flows.flows import sub_batches, time_limit
-from phononbench_flows.flows.sub_batches import Admission, OutOfTimeError, by_suspicion, set_aside, work_through
+from phononbench_flows.flows.launched import Launch
+from phononbench_flows.flows.sub_batches import (
+    Admission,
+    OutOfTimeError,
+    by_suspicion,
+    excuse,
+    set_aside,
+    work_through,
+)
 from phononbench_flows.outcomes import SCREENED, Reason, Status
 from phononbench_flows.store import ResultsStore, Saver
 
@@ -135,6 +143,26 @@ def test_only_after_sixteen_unseen_ends_is_a_crystal_set_aside(store):
     assert [d.id for d in set_aside(documents, store)] == ["toys-0"]
     assert by_id(store, "toys-1").detail.startswith("16 workers were killed")
     assert by_id(store, "toys-2").detail.startswith("3 workers ended")
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize(("forgotten", "left"), [(True, (2, 1)), (False, (3, 2))])
+def test_an_end_that_somebody_made_is_held_against_no_crystal_of_that_launch(
+    watched, forgotten, left, store, monkeypatch
+):
+    """Of crystals that were there at two ends, one of them excused."""
+    documents = crystals(store, [2] * 3)
+    for document in documents:
+        document.excused = 1
+    store.put(*documents)
+    monkeypatch.setattr(sub_batches.witness, "is_watching", lambda: watched)
+    for launch_id, begun in ((17, documents[:2]), (1, documents[2:])):
+        monkeypatch.setattr(sub_batches, "current_launch", lambda launch_id=launch_id: Launch(3, launch_id))
+        assert list(Admission(begun, store, lambda d: 1.0, PACE))
+    for _ in range(2):
+        excuse(store, [document.key for document in documents[1:]], 17, forgotten=forgotten)
+    found = [(d.attempts, d.excused) for d in store.documents(sort={"key": 1})]
+    assert found == [(3, 1 + watched), left, (3, 1 + watched)]
 
 
 def test_a_deadly_crystal_is_set_aside_once_it_killed_three_alone_and_its_neighbours_come_through(store, monkeypatch):
