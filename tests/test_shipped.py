@@ -27,7 +27,7 @@ def test_files_are_copied_once_and_then_the_users_own(tmp_path):
     done = CliRunner().invoke(app, ["init", str(folder)])
     assert done.exit_code == 0
     assert files(folder) == files(ROOT)
-    assert f"{folder}: launchers/ (6 files), analysis/ (" in done.stdout
+    assert f"{folder}: launchers/ (8 files), analysis/ (" in done.stdout
     adapter = folder / "launchers" / "my_qadapter_gpu.yaml"
     adapter.write_text("mine")
     again = CliRunner().invoke(app, ["init", str(folder)])
