@@ -39,8 +39,17 @@ def mongo() -> Iterator[str]:
 def main() -> None:
     """Build, into the folder that is given or docs/_build."""
     out = sys.argv[1] if len(sys.argv) > 1 else ROOT / "docs" / "_build"
-    with mongo() as uri:
-        environment = os.environ | {"PHONONBENCH_MONGO_URI": uri, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
+    with mongo() as uri, tempfile.TemporaryDirectory(prefix="phononbench-docs-") as home:
+        # A kernel asks programs for colours, which pages cannot show.
+        startup = Path(home) / "profile_default" / "startup" / "plain.py"
+        startup.parent.mkdir(parents=True)
+        startup.write_text('import os\n\nos.environ.pop("FORCE_COLOR", None)\n', encoding="utf-8")
+        environment = os.environ | {
+            "IPYTHONDIR": home,
+            "PHONONBENCH_MONGO_URI": uri,
+            "CUDA_VISIBLE_DEVICES": "",
+            "COLUMNS": "100",
+        }
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
         done = subprocess.run([*command, str(ROOT / "docs"), str(out)], env=environment, check=False)  # noqa: S603
         sys.exit(done.returncode)
