@@ -1,9 +1,9 @@
-"""Follow the README with the wheel, in an environment and a folder that are empty.
+"""Follow what the README tells of installing, with the wheel, in an environment and a folder that are empty.
 
     uv run --no-project scripts/check_readme.py
 
-The commands of "Install" and "Start" are run as they stand there; but the wheel is built from this checkout, and found
-by `--find-links`. Fails where one of them fails, or what it promises is not there.
+The commands of "Install" are run as they stand there; but what is installed is the wheel, built from this checkout.
+Fails where one of them fails, or what it promises is not there.
 """
 
 from __future__ import annotations
@@ -40,13 +40,10 @@ def main() -> None:
         run(f"{uv} build --quiet --wheel --out-dir {folder} {ROOT}", {}, ROOT)
         run(f"{uv} venv --quiet --python 3.12 {env}", {}, ROOT)
         environment = {"PATH": f"{env / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(env)}
+        [wheel] = folder.glob("*.whl")
         # As `pip` would, which is slower by minutes.
-        run(
-            commands("Install").replace("pip install", f"{uv} pip install --quiet --find-links {folder}"),
-            environment,
-            work,
-        )
-        run("phononbench --version\n" + commands("Start"), environment, work)
+        script = commands("Install").replace("pip install '.[", f"{uv} pip install --quiet '{wheel}[")
+        run(f"{script}phononbench --version", environment, work)
         for path in ("phononbench-results", "report/report.html", "mine/examples/quickstart/GaN_wurtzite.cif"):
             if not (work / path).exists():
                 sys.exit(f"{path} is not there")
