@@ -1,6 +1,6 @@
 """How long `phononbench status` takes over a large set, with the start of the program and without.
 
-    python benchmarks/status.py /tmp/large --crystals 100000
+    python benchmarks/status.py large --crystals 100000
     python benchmarks/status.py mongo:large --crystals 10000
 
 The store, a directory or a database, is filled up to so many crystals of one set, half-way through `converged`: 45 %

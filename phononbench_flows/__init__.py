@@ -10,7 +10,6 @@ Nothing heavy is imported before it is used, so that ``import phononbench_flows`
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.quiet import hush_libraries
@@ -53,6 +52,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version  # tens of milliseconds, which few need
+
         return version("phononbench-flows")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,16 +35,17 @@ def column_table() -> str:
 
 def document_fields() -> str:
     """A section for each kind of document and each part of one, in the order in which they are first used."""
-    found: list[type[BaseModel]] = list(DOCUMENTS)
-    for model in found:  # grows
-        found += [part for field in model.model_fields.values() for part in _models(field.annotation, found)]
-    return "".join(_section(model, found) for model in found)
+    return _sections(*DOCUMENTS)
 
 
 def protocol_keys() -> str:
     """A section for each part of a protocol."""
-    found: list[type[BaseModel]] = [Protocol]
-    for model in found:
+    return _sections(Protocol)
+
+
+def _sections(*models: type[BaseModel]) -> str:
+    found = list(models)
+    for model in found:  # grows
         found += [part for field in model.model_fields.values() for part in _models(field.annotation, found)]
     return "".join(_section(model, found) for model in found)
 

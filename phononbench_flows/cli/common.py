@@ -16,7 +16,6 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from phononbench_flows import __version__
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
@@ -151,6 +150,8 @@ DEFAULT_OUT = Path("phononbench-results")
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from phononbench_flows import __version__
+
         out.print(f"phononbench-flows {__version__}")
         raise typer.Exit
 

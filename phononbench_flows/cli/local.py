@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,35 +154,34 @@ def run(
                 say_ingested(found, again)
                 tell_ignored(found.ignored)
 
-            judge = partial(
-                judge_folder,
-                inputs,
-                set_name,
-                out=out_dir,
-                potential=potential,
-                potential_settings=asked.settings,
-                protocol=asked.protocol,
-                device=device,
-                batch_atoms=batch_atoms,
-                workers=workers,
-                condition=asked.conditions,
-                about=asked.about,
-                reference=reference,
-                limit=limit,
-                retry_reasons=asked.reasons,
-                watchers=Watchers(
-                    on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
-                    on_ingested=ingested,
-                    on_work=lambda work: _say_work(work, potential, asked.protocol),
-                    on_load=lambda: err.print(f"loading {potential}", style="dim"),
-                    computing=_progress,
-                ),
-            )
             try:
-                _tell(judge())
+                judged = judge_folder(
+                    inputs,
+                    set_name,
+                    out=out_dir,
+                    potential=potential,
+                    potential_settings=asked.settings,
+                    protocol=asked.protocol,
+                    device=device,
+                    batch_atoms=batch_atoms,
+                    workers=workers,
+                    condition=asked.conditions,
+                    about=asked.about,
+                    reference=reference,
+                    limit=limit,
+                    retry_reasons=asked.reasons,
+                    watchers=Watchers(
+                        on_crystal=lambda n: status.update(f"reading and screening crystals: {n}"),
+                        on_ingested=ingested,
+                        on_work=lambda work: _say_work(work, potential, asked.protocol),
+                        on_load=lambda: err.print(f"loading {potential}", style="dim"),
+                        computing=_progress,
+                    ),
+                )
             except StoppedRun as stopped:
                 _tell(stopped.judged)
                 raise
+            _tell(judged)
 
 
 def _tell(judged: JudgedSet) -> None:

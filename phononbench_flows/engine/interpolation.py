@@ -10,9 +10,9 @@ Exact frequencies alone are evidence; this says where to look for them, and what
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 from phonopy import Phonopy
@@ -164,12 +164,15 @@ class Interpolation:
 
     def _from_gamma(self, points: np.ndarray) -> np.ndarray:
         """Distances of q-points (n_q, 3) from the nearest image of Γ, (n_q,)."""
-        to_reduced, scaled, _ = self._metric
-        inside = points @ to_reduced
-        inside -= np.rint(inside)
-        steps = steps_within(1)
-        around = np.array([np.zeros(3), *steps, *-steps])
-        return np.asarray(np.linalg.norm((inside[:, None] + around) @ scaled, axis=2).min(axis=1))
+        return np.asarray(reduce(np.minimum, self._distances(points, np.zeros((1, 3))))[:, 0])
+
+    def _distances(self, points: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
+        """Distances of q-points (n_q, 3) from others (n_others, 3), for each image that counts, (n_q, n_others)."""
+        to_reduced, scaled, reach = self._metric
+        apart = (points @ to_reduced)[:, None] - (others @ to_reduced)[None]
+        apart -= np.rint(apart)
+        steps = steps_within(reach)
+        return (np.linalg.norm((apart + image) @ scaled, axis=2) for image in (np.zeros(3), *steps, *-steps))
 
     def _in_common(self, points: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Covariance of the correction at q-points (n_q, 3) and (n_others, 3): exp(-distance), over all images.
@@ -177,16 +180,10 @@ class Interpolation:
         An exponential makes it nearly linear between q-points that are known, and hardly larger than there. Smoother
         functions swing: zincblende AlP went to -68 THz.
         """
-        to_reduced, scaled, reach = self._metric
-        apart = (points @ to_reduced)[:, None] - (others @ to_reduced)[None]
-        apart -= np.rint(apart)
-        steps = steps_within(reach)
-        found = np.zeros(apart.shape[:2])
-        # All images that are nearer than this are among these; farther ones have nothing in common with a point.
+        _, scaled, reach = self._metric
+        # All images that are nearer than this are among those that count; farther ones have nothing in common.
         nothing = np.exp(-(reach + 0.5) / np.linalg.norm(np.linalg.inv(scaled), axis=0).max())
-        for image in [np.zeros(3), *steps, *-steps]:
-            found += np.maximum(np.exp(-np.linalg.norm((apart + image) @ scaled, axis=2)) - nothing, 0)
-        return found
+        return np.asarray(sum(np.maximum(np.exp(-each) - nothing, 0) for each in self._distances(points, others)))
 
     @cached_property
     def _metric(self) -> tuple[np.ndarray, np.ndarray, int]:

@@ -60,13 +60,6 @@ def live(folder) -> Iterator[LiveTable]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def server(folder) -> Iterator[Server]:
-    found = Server(folder)
-    yield found
-    found.kill()
-
-
 def keys(live: LiveTable, text: str, warnings: list[str] | None = None) -> set[str]:
     mask = served(live.table) & matching(live.table, text, [] if warnings is None else warnings)
     return {live.table.keys[place] for place in mask.nonzero()[0]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,6 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("store")
     synthetic.fill(path, 300).close()
     return path
-
-
-@pytest.fixture(scope="module")
-def server(folder) -> Iterator[Server]:
-    found = Server(folder)
-    yield found
-    found.kill()
 
 
 @pytest.mark.parametrize(
