@@ -278,6 +278,18 @@ def filter_published(stability: str) -> dict[str, Any]:
     return {"status": {"$in": [each.value for each in Stability]}, PATH_MINIMUM: _side(stability, PUBLISHED[0])}
 
 
+def group_by_published() -> dict[str, Any]:
+    """MongoDB expression of the same: whether a crystal is stable; null where its lowest frequency is not known."""
+    frequency = f"${PATH_MINIMUM}"
+    # What is missing would be below every threshold.
+    return {"$cond": [{"$gt": [frequency, None]}, {"$gte": [frequency, PUBLISHED[0]]}, None]}
+
+
+def sql_published(column: str) -> str:
+    """SQL expression of the same, for the column of the lowest frequencies on the path."""
+    return f"{column} >= {PUBLISHED[0]!r}"
+
+
 def filter_disputed() -> dict[str, Any]:
     """MongoDB filter of the crystals whose verdict and that of the published rule are opposites."""
     opposites = ((Stability.STABLE, Stability.UNSTABLE), (Stability.UNSTABLE, Stability.STABLE))

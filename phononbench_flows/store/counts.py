@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phononbench_flows.stability import PATH_MINIMUM, PUBLISHED
+from phononbench_flows.stability import PATH_MINIMUM, group_by_published
 
 FIELDS = ("set", "protocol_id", "status", "stage", "reason", "attempts", PATH_MINIMUM, "updated_at")
 """Fields of the index, in its order."""
@@ -41,12 +41,11 @@ class Count:
 
 def pipeline(criteria: Mapping[str, Any], since: str) -> list[dict[str, Any]]:
     """MongoDB's aggregation for criteria on ``set`` and ``protocol_id``; its rows are for :func:`count_of_row`."""
-    frequency, written = f"${PATH_MINIMUM}", "$updated_at"
+    written = "$updated_at"
     is_recent = {"$gte": [written, since]}
     alike = {name: f"${name}" for name in ("set", "protocol_id", "status", "stage", "reason")} | {
         "begun": {"$gt": ["$attempts", 0]},
-        # What is missing would be below every threshold.
-        "above": {"$cond": [{"$gt": [frequency, None]}, {"$gte": [frequency, PUBLISHED[0]]}, None]},
+        "above": group_by_published(),
     }
     numbers = {
         "number": {"$sum": 1},

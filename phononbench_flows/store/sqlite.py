@@ -20,7 +20,7 @@ from maggma.core.store import DateTimeFormat, Sort, Store
 from mongomock_ng import OperationFailure
 from mongomock_ng.filtering import NOTHING, filter_applies, iter_key_candidates, resolve_key, resolve_sort_key
 
-from phononbench_flows.stability import PUBLISHED
+from phononbench_flows.stability import sql_published
 from phononbench_flows.store.collection import (
     Criteria,
     Properties,
@@ -62,7 +62,8 @@ _COUNTS = f"""
     WITH found ("set", protocol_id, status, stage, reason, attempts, frequency, updated_at) AS MATERIALIZED (
         SELECT {", ".join(_COUNTED)} FROM documents WHERE {{where}} AND "set" > ''
     )
-    SELECT "set", protocol_id, status, stage, reason, coalesce(attempts, 0) > 0, frequency >= ?, count(*),
+    SELECT "set", protocol_id, status, stage, reason, coalesce(attempts, 0) > 0, {sql_published("frequency")},
+        count(*),
         count(*) FILTER (WHERE updated_at >= ?), min(updated_at) FILTER (WHERE updated_at >= ?)
     FROM found GROUP BY 1, 2, 3, 4, 5, 6, 7
 """  # noqa: S608
@@ -276,7 +277,7 @@ class SQLiteStore(Store):
         where, parameters, exact = _prefilter(_checked(criteria))
         if not exact:
             raise StoreError(f"No index counts {dict(criteria)}.")
-        rows = self._select(_COUNTS.format(where=where), [*parameters, PUBLISHED[0], since, since])
+        rows = self._select(_COUNTS.format(where=where), [*parameters, since, since])
         return [_count(row) for row in rows]
 
     def query(
