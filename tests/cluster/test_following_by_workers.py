@@ -18,6 +18,7 @@ from phononbench_flows.cli import app
 from phononbench_flows.cluster.launch import chunks
 from phononbench_flows.cluster.launchpad import LEDGER, launchpad_settings, write_launchpad
 from phononbench_flows.cluster.status import set_statuses
+from phononbench_flows.documents import CalculationDocument
 from phononbench_flows.engine.following import FollowSettings
 from phononbench_flows.follow import as_waiting, follow_set
 from phononbench_flows.protocol import PRESETS
@@ -26,7 +27,7 @@ from phononbench_flows.store import ResultsStore
 
 CONVERGED = PRESETS["converged"]
 SMALL = FollowSettings(atoms=3)
-TIME_AND_MACHINE = {"created_at", "updated_at", "timings", "provenance", "provenance_by_step"}
+KEPT = ("set", "status", "stage", "reason", "duplicate_of", "same_as", "attempts", "origin")
 UNSTABLE = ["toys-simple", "toys-alloy", "toys-body"]  # the smallest first; the alloy's modes need larger cells
 
 
@@ -87,14 +88,21 @@ def copy(results: Path, store: ResultsStore) -> None:
 
 
 def found(store: ResultsStore) -> dict[str, Any]:
-    """The documents, without what is of time and machine, rounded: a crystal in other company rounds otherwise."""
-    documents = {each.id: each.model_dump(mode="json", exclude=TIME_AND_MACHINE) for each in store.documents()}
-    for each in documents.values():
-        each["arrays"] = sorted(each["arrays"])
-        for name in ("family", "followed"):
-            if each[name]:
-                del each[name]["seconds"]
-    return {name: rounded(each) for name, each in documents.items()}
+    """Verdicts, lines and families. Rounding, and with it where a path is looked at, depends on a crystal's company."""
+    return {each.id: rounded(_found(each)) for each in store.documents()}
+
+
+def _found(document: CalculationDocument) -> dict[str, Any]:
+    whole = document.model_dump(mode="json")
+    kept = {name: whole[name] for name in KEPT}
+    return kept | {
+        "arrays": sorted(whole["arrays"]),
+        "children": document.followed and document.followed.children,
+        "family": whole["family"] and {**whole["family"], "seconds": None},
+        "energy": document.relaxation and document.relaxation.energy_per_atom,
+        "lowest": document.minimum and document.minimum.frequency,
+        "exact": [each.frequency for each in document.evidence.exact],
+    }
 
 
 def rounded(value: Any) -> Any:
@@ -102,7 +110,7 @@ def rounded(value: Any) -> Any:
         return {name: rounded(each) for name, each in value.items()}
     if isinstance(value, list):
         return [rounded(each) for each in value]
-    return round(value, 5) + 0.0 if isinstance(value, float) else value
+    return round(value, 4) + 0.0 if isinstance(value, float) else value
 
 
 def two_in_a_chunk(store: ResultsStore) -> float:
