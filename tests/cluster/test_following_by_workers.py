@@ -177,3 +177,16 @@ def test_a_worker_killed_anywhere_loses_and_doubles_nothing(where, site, expecte
     assert "stable children" in follow()
     assert found(store) == expected
     assert lp.db[LEDGER].count_documents({}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--submit", "--workers", "2"], "leaves --workers and --batch-atoms"),
+        (["--store", "mongo"], "give --submit, too"),
+        (["--submit", "--store", "somewhere"], "need a MongoDB server"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, words):
+    done = CliRunner().invoke(app, ["follow", "--set", "toys", "--potential", TOY, *options])
+    assert (done.exit_code, words in " ".join(done.output.split())) == (2, True), done.output
