@@ -1,4 +1,6 @@
-"""The local run of following: unstable crystals of a set along their modes, chunk by chunk, into the results store."""
+"""Following the unstable crystals of a set along their modes: the local run, chunk by chunk, into the results store,
+and what it shares with a cluster, which crystals are left and what is written once none is.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,12 @@ from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import DEFAULT_PROTOCOL, Protocol, load_protocol
 from phononbench_flows.results.export import write_results
 from phononbench_flows.run import results_folder
+from phononbench_flows.sets.chunks import WaitingCrystal, cost
 from phononbench_flows.sets.families import tell_families
 from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.sets.relaxed import compare_relaxed
 from phononbench_flows.sets.set_names import children_of
-from phononbench_flows.steps import steps_of
+from phononbench_flows.steps import CrystalSize, steps_of
 from phononbench_flows.store import DEFAULT_STORE, ResultsStore, close_store
 from phononbench_flows.structures import load_reference, stored_structure
 
@@ -97,8 +100,8 @@ def follow_set(
     record = known.record(potential_settings)
     crystals = CrystalSet(set_name, {}, chosen, record, known.elements)
     with ResultsStore.open(Path(out).absolute()) as store:
-        parents = _unstable(store, crystals, limit)
-        waiting = [each for each in parents if not _is_done(each, wanted)]
+        parents = unstable_crystals(store, crystals, limit)
+        waiting = [each for each in parents if not is_followed(each, wanted)]
         on_parents(len(waiting), len(parents))
         if waiting:
             maker = FollowMaker(
@@ -115,10 +118,15 @@ def follow_set(
                 loaded = potentials.load(potential, device, potential_settings)
                 maker.device, maker.batch_atoms = loaded.device, Budget.for_device(loaded.model.device).max_atoms
             _compute(waiting, maker, number)
-        return _told(store, crystals, parents, Path(out), None if reference is None else Path(reference))
+        return tell(store, crystals, parents, Path(out), None if reference is None else Path(reference))
 
 
-def _unstable(store: ResultsStore, crystals: CrystalSet, limit: int | None) -> list[CalculationDocument]:
+def unstable_crystals(store: ResultsStore, crystals: CrystalSet, limit: int | None = None) -> list[CalculationDocument]:
+    """The unstable crystals of a set, or so many of them, the smallest first.
+
+    Raises:
+        FollowError: there is none.
+    """
     found = list(
         store.documents(
             crystals.mine | {"status": Status.UNSTABLE.value}, sort={"nsites": 1, "id": 1}, limit=limit or 0
@@ -132,11 +140,22 @@ def _unstable(store: ResultsStore, crystals: CrystalSet, limit: int | None) -> l
     return found
 
 
-def _is_done(document: CalculationDocument, settings: FollowSettings) -> bool:
+def is_followed(document: CalculationDocument, settings: FollowSettings) -> bool:
+    """Whether an unstable crystal was followed to the end, by these settings."""
     from phononbench_flows.flows.following import was_displaced
 
     outcome = document.family.outcome if document.family else None
     return was_displaced(document, settings) and outcome not in _LEFT
+
+
+def as_waiting(
+    parents: Sequence[CalculationDocument], protocol: Protocol, settings: FollowSettings
+) -> list[WaitingCrystal]:
+    """Unstable crystals at what they may cost: that of all their children, of the parent's size, without symmetry."""
+    return [
+        WaitingCrystal(each.key, each.nsites or 1, settings.children * cost(CrystalSize(each.nsites or 1), protocol))
+        for each in parents
+    ]
 
 
 def _compute(waiting: Sequence[CalculationDocument], maker: FollowMaker, workers: int) -> None:
@@ -149,18 +168,24 @@ def _compute(waiting: Sequence[CalculationDocument], maker: FollowMaker, workers
         compute_here(chunks, maker)
 
 
-def _told(
+def tell(
     store: ResultsStore,
     crystals: CrystalSet,
     parents: Sequence[CalculationDocument],
     out: Path,
     reference: Path | None,
 ) -> FollowedSet:
-    """Compare what there is, and write the tables of the set and of the children, with the stable ones among them."""
+    """Compare what there is, and write the tables of the set and of the children, with the stable ones among them.
+
+    Parameters:
+        parents: of the set, that were followed.
+        out: folder of the tables.
+        reference: crystals that count as known.
+    """
     mine = crystals.mine | {"set": children_of(crystals.name)}
     if reference is not None:
         _name_known(store, mine, reference, crystals.protocol)
-    tell_families(store, crystals.mine)
+    tell_families(store, crystals.mine, _ended(store, crystals))
     compare_relaxed(store, mine)
     folder = results_folder(out, mine["set"], crystals.potential.name, crystals.protocol)
     table = write_results(store.documents(mine | COUNTED, sort={"id": 1}), folder, steps_of(crystals.protocol))
@@ -169,6 +194,12 @@ def _told(
     keys = [each.key for each in parents]
     followed = list(store.documents({"key": {"$in": keys}}, sort={"id": 1}))
     return FollowedSet(mine["set"], followed, table)
+
+
+def _ended(store: ResultsStore, crystals: CrystalSet) -> list[str]:
+    """Those whose lines have ended; of the others, which somebody may follow just now, it would be said too early."""
+    rows = store.query(crystals.mine | {"followed": {"$ne": None}}, ["id", "family.outcome"])
+    return [row["id"] for row in rows if (row.get("family") or {}).get("outcome") not in _LEFT]
 
 
 def _name_known(store: ResultsStore, mine: dict[str, str], reference: Path, protocol: Protocol) -> None:

@@ -41,6 +41,7 @@ from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
+    from phononbench_flows.cluster.launch import Submission
     from phononbench_flows.cluster.outputs import OutputsStore
     from phononbench_flows.potentials import Checkpoint
 
@@ -58,6 +59,13 @@ StoreOption = Annotated[
         show_default="mongo",
         help="mongo, mongo:DATABASE or mongo:DATABASE:SHARED_DIRECTORY_OF_BLOBS.",
     ),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Take back first what no worker has begun, and hand it out as asked for now.")
+]
+ChunkCostOption = Annotated[
+    float | None,
+    typer.Option(min=1, callback=finite, help="Bound on a chunk's cost: atoms through the potential, estimated."),
 ]
 
 
@@ -139,14 +147,8 @@ def submit(
     adopt_files: Annotated[
         bool, typer.Option("--adopt-files", help="Add chunks that an earlier --write left in files, too.")
     ] = False,
-    replace: Annotated[
-        bool,
-        typer.Option("--replace", help="Take back first what no worker has begun, and hand it out as asked for now."),
-    ] = False,
-    chunk_cost: Annotated[
-        float | None,
-        typer.Option(min=1, callback=finite, help="Bound on a chunk's cost: atoms through the potential, estimated."),
-    ] = None,
+    replace: ReplaceOption = False,
+    chunk_cost: ChunkCostOption = None,
 ) -> None:
     """Hand a set to the cluster, in chunks. Run again, it hands out only what is new or was broken off."""
     if write and adopt_files:
@@ -182,7 +184,7 @@ def submit(
         from phononbench_flows.structures import start_early
 
         start_early()
-        found = _identified(potential)
+        found = identified(potential)
         record = found.record(asked.settings)
         with told_if_slow("the LaunchPad"):
             attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
@@ -222,14 +224,22 @@ def submit(
     counts = f"{len(ingested.keys)} crystals, {ingested.new} new, {ingested.changed} changed"
     out.print(f"{counts}, {f'{again} tried again, ' if again else ''}{len(waiting)} waiting")
     tell_ignored(ingested.ignored)
-    where = f"written to {write}" if write else "added to the LaunchPad"
+    tell_handed_out(done, f"written to {write}" if write else "added to the LaunchPad", replaced=replace)
+
+
+def tell_handed_out(done: Submission, where: str, *, replaced: bool) -> None:
+    """Say what a submission did, and what it left alone.
+
+    Parameters:
+        replaced: whether it was to take back what nobody had begun.
+    """
     out.print(f"{done.crystals} crystals in {done.chunks} chunks {where}", soft_wrap=True)
     if done.repaired:
         out.print(f"{done.repaired} of these chunks had been left by a submission that was broken off")
     if done.withdrawn:
         out.print(f"{done.withdrawn} chunks that nobody had begun were taken back first")
     for how, number in done.differing.items():
-        advice = "begun, so they stay as they are" if replace else "--replace hands out anew what nobody has begun"
+        advice = "begun, so they stay as they are" if replaced else "--replace hands out anew what nobody has begun"
         out.print(f"{number} crystals were handed out before with {how}: {advice}", soft_wrap=True)
     for place, number in done.elsewhere.items():
         out.print(f"{number} crystals left alone, since they wait {place}", soft_wrap=True)
@@ -251,7 +261,7 @@ def show_chunks(
 ) -> None:
     """Show the chunks that were handed out, and take some of them back, to be handed out anew."""
     if set_name is not None:
-        checked_set_name(set_name)
+        checked_set_name(set_name, children=True)
     for name in forget or ():
         if not _CHUNK.fullmatch(name):
             stop(f"--forget {name[:80]!r}: that is no chunk, such as {'0' * 24}-0; `phononbench chunks` shows them")
@@ -288,7 +298,8 @@ def show_chunks(
         out.print(lines([(str(each["chunk"]), said)]))
 
 
-def _identified(potential: str) -> Checkpoint:
+def identified(potential: str) -> Checkpoint:
+    """The checkpoint of a potential, which is told: of a large one it takes a while."""
     from phononbench_flows import potentials
 
     err.print(f"identifying {potential}", style="dim")

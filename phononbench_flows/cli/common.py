@@ -19,7 +19,7 @@ from rich.segment import Segment
 from phononbench_flows.errors import PhononBenchError
 from phononbench_flows.harmless import harmless
 from phononbench_flows.protocol import PRESETS, Protocol, load_protocol
-from phononbench_flows.sets.set_names import is_children_set
+from phononbench_flows.sets.set_names import generated_of, is_children_set
 
 if TYPE_CHECKING:
     from phononbench_flows.sets.ingest import Ingested
@@ -260,11 +260,15 @@ def say_told(found: Ingested) -> None:
             err.print(f"{len(names)} {what}: {', '.join(names[:_TOLD])}{more}", style="dim", soft_wrap=True)
 
 
-def checked_set_name(name: str) -> str:
-    """The name of ``--set``; it begins every structure id."""
-    if not _SET_PATTERN.fullmatch(name):
+def checked_set_name(name: str, *, children: bool = False) -> str:
+    """The name of ``--set``; it begins every structure id.
+
+    Parameters:
+        children: whether it may be the set of what was made of the crystals of another.
+    """
+    if not _SET_PATTERN.fullmatch(generated_of(name) if children else name):
         stop(f"--set {name!r}: at most 40 letters, digits, '.', '_' and '-', the first a letter or digit")
-    if is_children_set(name):
+    if is_children_set(name) and not children:
         stop(f"--set {name}: so the set is called of what `follow` makes of the crystals of a set; choose another name")
     return name
 

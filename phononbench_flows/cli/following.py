@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from phononbench_flows.cli.cluster import (
+    ChunkCostOption,
+    LaunchpadOption,
+    ReplaceOption,
+    identified,
+    tell_handed_out,
+)
 from phononbench_flows.cli.common import (
     DEFAULT_OUT,
     BatchOption,
@@ -25,13 +33,18 @@ from phononbench_flows.cli.common import (
     out,
     resumable,
     sentences,
+    stop,
 )
+from phononbench_flows.cli.opening import mongo_spec, opened_launchpad, told_if_slow
 from phononbench_flows.harmless import harmless
 from phononbench_flows.potentials import DEFAULT
 from phononbench_flows.protocol import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
+    from phononbench_flows.engine.following import FollowSettings
     from phononbench_flows.follow import FollowedSet
+    from phononbench_flows.potentials.source import Setting
+    from phononbench_flows.protocol import Protocol
 
 
 @app.command("follow")
@@ -52,11 +65,25 @@ def follow(
     device: DeviceOption = "auto",
     batch_atoms: BatchOption = None,
     workers: WorkersOption = None,
+    submit: Annotated[
+        bool,
+        typer.Option("--submit", help="Hand it to the cluster; called again, it writes the tables when all is done."),
+    ] = False,
+    store: Annotated[
+        str | None, typer.Option(help="With --submit: the store of the results, as of `submit`.", show_default="mongo")
+    ] = None,
+    launchpad_file: LaunchpadOption = None,
+    replace: ReplaceOption = False,
+    chunk_cost: ChunkCostOption = None,
 ) -> None:
     """Displace the unstable crystals of a set along their modes, and judge what they become.
 
     Run again, it computes only what is missing.
     """
+    if submit and (workers or batch_atoms):
+        stop("--submit leaves --workers and --batch-atoms to the workers of the cluster")
+    if not submit and (store or launchpad_file or replace or chunk_cost):
+        stop("--store, --launchpad, --replace and --chunk-cost say how to hand out to a cluster: give --submit, too")
     checked_set_name(set_name)
     chosen = chosen_protocol(protocol)
     checked_target(out_dir, folder=True)
@@ -69,9 +96,27 @@ def follow(
 
         import_jobflow()
         from phononbench_flows.engine.following import FollowSettings
-        from phononbench_flows.follow import follow_set
 
         wanted = FollowSettings(generations=generations, atoms=atoms, modes=modes, children=children)
+        if submit:
+            _by_workers(
+                set_name,
+                chosen,
+                wanted,
+                store,
+                launchpad_file,
+                out_dir=out_dir,
+                reference=reference,
+                limit=limit,
+                potential=potential,
+                settings=settings,
+                device=device,
+                replace=replace,
+                chunk_cost=chunk_cost,
+            )
+            return
+        from phononbench_flows.follow import follow_set
+
         with resumable(), err.status("following modes") as status:
             followed = follow_set(
                 set_name,
@@ -100,3 +145,58 @@ def _tell(followed: FollowedSet) -> None:
     folder = harmless(followed.table.parent)
     said = f"children: {folder}/{followed.table.name}\nstable children: {folder}/stable"
     out.print(said, soft_wrap=True, highlight=False)
+
+
+def _by_workers(
+    set_name: str,
+    chosen: Protocol,
+    wanted: FollowSettings,
+    store: str | None,
+    launchpad_file: Path | None,
+    *,
+    out_dir: Path,
+    reference: Path | None,
+    limit: int | None,
+    potential: str,
+    settings: dict[str, Setting],
+    device: str,
+    replace: bool,
+    chunk_cost: float | None,
+) -> None:
+    """Hand out what is left to a cluster, and say so; if nothing is, say what became of it."""
+    spec = mongo_spec(store)
+    lp = opened_launchpad(launchpad_file, spec)
+    from phononbench_flows.cluster.following import Left, follow_by_workers
+    from phononbench_flows.cluster.launch import require_ready
+    from phononbench_flows.cluster.launchpad import address
+    from phononbench_flows.potentials import name_in_full
+    from phononbench_flows.sets.chunks import TARGET
+    from phononbench_flows.sets.ingest import CrystalSet
+    from phononbench_flows.store import ResultsStore
+    from phononbench_flows.store.connection import attempt
+
+    with told_if_slow("the LaunchPad"):
+        attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
+    found = identified(potential)
+    crystals = CrystalSet(set_name, {}, chosen, found.record(settings), found.elements)
+    with resumable(), ResultsStore.open(spec) as results:
+        done = follow_by_workers(
+            lp,
+            results,
+            crystals,
+            wanted,
+            out=out_dir,
+            reference=reference,
+            limit=limit,
+            potential=name_in_full(potential),
+            potential_settings=settings,
+            device=device,
+            target=chunk_cost or TARGET,
+            replace_waiting=replace,
+        )
+    if not isinstance(done, Left):
+        _tell(done)
+        return
+    out.print(f"{done.number} of {done.unstable} unstable crystals are left to be followed")
+    tell_handed_out(done.submission, "added to the LaunchPad", replaced=replace)
+    out.print("when workers have followed them, the same command writes what they lead to", soft_wrap=True)

@@ -174,7 +174,7 @@ def status(
 ) -> None:
     """Show how far each set is: waiting, running, judged, failed and why, rate, time left."""
     if set_name is not None:
-        checked_set_name(set_name)
+        checked_set_name(set_name, children=True)
     with sentences():
         from phononbench_flows.store import cluster_spec
 

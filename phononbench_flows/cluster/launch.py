@@ -23,6 +23,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from fireworks import LaunchPad, Workflow
 from fireworks.utilities.fw_serializers import reconstitute_dates
+from jobflow import Flow
 from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
@@ -30,9 +31,11 @@ from phononbench_flows.bounded import bounded
 from phononbench_flows.cluster.launchpad import GPU, LEDGER, LaunchError, missing_indexes
 from phononbench_flows.cluster.withdrawal import leave_no_rest, withdraw
 from phononbench_flows.files import replacing
+from phononbench_flows.flows.following import FollowMaker
 from phononbench_flows.flows.makers import ChunkMaker
 from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, WaitingCrystal
 from phononbench_flows.sets.ingest import CrystalSet
+from phononbench_flows.sets.set_names import is_children_set
 
 _FINISHED = ("COMPLETED", "ARCHIVED")
 _DUPLICATE_KEY = 11000
@@ -43,14 +46,14 @@ _BATCH = 50  # chunks in memory, and in a bulk insert, at once
 
 @dataclass(frozen=True)
 class Chunk:
-    """An entry of the ledger: crystals that were handed out together.
+    """An entry of the ledger: crystals that were handed out together, to be judged or to be followed.
 
     Attributes:
         hash: of the set, the protocol and the keys.
-        set: name of the set.
+        set: name of the set whose crystals are computed; those of a set of children by following others.
         protocol_id: id of the protocol with its potential.
-        keys: of the crystals.
-        flow: fields of the :class:`ChunkMaker`, as plain JSON.
+        keys: of the crystals; for a set of children, of those that are followed.
+        flow: fields of the :class:`ChunkMaker`, or of the :class:`FollowMaker` for a set of children, as plain JSON.
         generation: how often the same crystals had been handed out and ended before.
         file: absolute path of the workflow file; None for a chunk that went to the LaunchPad directly.
         added: its workflow was seen whole on the LaunchPad: if it is no longer there, somebody has deleted it.
@@ -93,7 +96,10 @@ def chunk_hash(set_name: str, protocol_id: str, keys: Sequence[str]) -> str:
 
 def chunk_workflow(chunk: Chunk) -> Workflow:
     """The workflow of a chunk; made again it is the same, but for FireWorks' ids and the time."""
-    flow = ChunkMaker(**chunk.flow).make(chunk.keys)
+    if is_children_set(chunk.set):
+        flow = Flow([FollowMaker(**chunk.flow).make(chunk.keys)])
+    else:
+        flow = ChunkMaker(**chunk.flow).make(chunk.keys)
     tags = {"set": chunk.set, "protocol_id": chunk.protocol_id, "chunk": chunk.id}
     for job, _ in flow.iterflow():
         job.set_uuid(str(uuid5(NAMESPACE_OID, f"{chunk.id} {job.name}")))
@@ -243,6 +249,7 @@ def submit(
     potential: str,
     potential_settings: Mapping[str, Any] | None = None,
     device: str = "auto",
+    following: Mapping[str, int] | None = None,
     target: float = TARGET,
     folder: Path | None = None,
     adopt_files: bool = False,
@@ -252,11 +259,13 @@ def submit(
     """Hand out those crystals that wait and are in no chunk yet; what was broken off is brought to its end.
 
     Parameters:
-        waiting: the crystals that wait to be computed, of this set and protocol.
+        crystals: their set; that of their children, if they are to be followed.
+        waiting: the crystals that wait to be computed, or to be followed, under the protocol of this set.
         store: spec of the results store.
         potential: name of the potential, as workers are to load it.
         potential_settings: settings that its family offers.
         device: where they are to run it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        following: how far to follow the crystals, a FollowSettings as plain JSON; None to judge them.
         target: bound on the estimated cost of a chunk.
         folder: write the workflows there, as files for ``lpad add``, instead of adding them.
         adopt_files: add also the chunks that earlier went to files and are not on the LaunchPad. The files, where
@@ -272,6 +281,8 @@ def submit(
     protocol = crystals.protocol.model_dump(mode="json")
     flow = {"store": dict(store), "protocol": protocol, "potential": potential, "device": device}
     flow |= {"potential_settings": dict(potential_settings or {})}
+    if following is not None:
+        flow["settings"] = dict(following)
     ledger = _read_ledger(lp, crystals)
     entries = ledger.open_entries(by_key)
     back = {entry.hash for entry in entries if replace_waiting and withdraw(lp, entry.hash, entry.id)}

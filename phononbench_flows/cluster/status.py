@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from phononbench_flows.outcomes import COMPUTED, READ, SCREENED, Status
 from phononbench_flows.results.published import Published, published_beside
+from phononbench_flows.sets.set_names import is_children_set
 from phononbench_flows.steps import Step, StepError, installed_step
 
 if TYPE_CHECKING:
@@ -65,12 +66,19 @@ def set_statuses(store: ResultsStore, lp: LaunchPad | None = None, set_name: str
     for count in store.counts({"set": set_name} if set_name else {}, since=now - RATE_WINDOW):
         found[count.set, count.protocol_id].append(count)
     jobs = _jobs(lp, set_name) if lp is not None else {}
-    for whose in sorted(found):
-        yield _status(store, now, found[whose], jobs.get(whose, {}))
+    # Children are handed out before there is any of them.
+    for whose in sorted({*found, *(each for each in jobs if is_children_set(each[0]))}):
+        yield _status(store, now, whose, found[whose], jobs.get(whose, {}))
 
 
-def _status(store: ResultsStore, now: datetime, counts: list[Count], jobs: dict[tuple[str, str], int]) -> SetStatus:
-    mine = {"set": counts[0].set, "protocol_id": counts[0].protocol_id}
+def _status(
+    store: ResultsStore,
+    now: datetime,
+    whose: tuple[str, str],
+    counts: list[Count],
+    jobs: dict[tuple[str, str], int],
+) -> SetStatus:
+    mine = {"set": whose[0], "protocol_id": whose[1]}
     pending = [each for each in counts if each.status == Status.PENDING]
     running = sum(each.number for each in pending if each.begun)
     waiting = sum(each.number for each in pending) - running

@@ -6,6 +6,7 @@ lies in the results store, so that a flow that is started again computes what is
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,8 +61,8 @@ class FollowMaker(StoreMaker):
         if generation <= settings.generations:
             with machine.watched():
                 children = displace(keys, store, self.tools(), settings)
+        tell_ended(keys, children, store)
         if not children:
-            tell_families_of(keys, store)
             return Response(output=[])
         return Response(output=children, replace=self._judged(children, protocol, generation))
 
@@ -83,15 +84,20 @@ def compare_children(keys: list[str], store: dict[str, Any], protocol: dict[str,
     return set_apart(open_store(store), keys, Protocol.model_validate(protocol))
 
 
-def tell_families_of(keys: Sequence[str], store: ResultsStore) -> None:
-    """Write what those crystals lead to that these come from."""
-    roots: dict[tuple[str, str], set[str]] = {}
+def tell_ended(keys: Sequence[str], children: Sequence[str], store: ResultsStore) -> None:
+    """Write what those crystals lead to that these come from, but for those whose lines go on with the children."""
+    going_on = _roots(children, store)
+    for whose, names in _roots(keys, store).items():
+        if ended := names - going_on.get(whose, set()):
+            tell_families(store, {"set": whose[0], "protocol_id": whose[1]}, ended)
+
+
+def _roots(keys: Sequence[str], store: ResultsStore) -> dict[tuple[str, str], set[str]]:
+    """Ids of the generated crystals that these come from, or are, by set and protocol."""
+    roots: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for row in store.query({"key": {"$in": list(keys)}}, ["id", "set", "protocol_id", "origin.root"]):
-        roots.setdefault((generated_of(row["set"]), row["protocol_id"]), set()).add(
-            row["origin"].get("root") or row["id"]
-        )
-    for (set_name, protocol_id), names in roots.items():
-        tell_families(store, {"set": set_name, "protocol_id": protocol_id}, names)
+        roots[generated_of(row["set"]), row["protocol_id"]].add(row["origin"].get("root") or row["id"])
+    return roots
 
 
 # ----------------------------------------------------------------------------------------------------- displacing
@@ -144,7 +150,8 @@ def _displace(
             record.children = _born(parent, found.result, store, tools)
             record.left_out, record.seconds = found.result.left_out, found.seconds
             record.evaluations = found.evaluations
-        parent.followed = record
+        # What it leads to is known when its line has ended: until then it is somebody's task.
+        parent.followed, parent.family = record, None
         store.put(parent)
 
     dialogues = [partial(_dialogue, parent, store, tools, settings) for parent in parents]

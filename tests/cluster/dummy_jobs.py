@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobflow import Response, job
+from jobflow import Flow, JobOrder, Response, job
 from pymatgen.core import Structure
 from pymongo.errors import AutoReconnect
 
@@ -29,6 +29,14 @@ def note_in_parts(file: str, word: str, parts: int) -> Response[list[str]]:
     if parts == 1:
         return Response(output=[word])
     return Response(output=[word], replace=note_in_parts(file, word, parts - 1))
+
+
+@job
+def note_in_a_flow(file: str, word: str) -> Response[list[str]]:
+    """The same; then two more, one after the other, as a crystal that is followed becomes jobs of its children."""
+    with Path(file).open("a") as lines:
+        lines.write(f"{word} {os.getpid()}\n")
+    return Response(output=[word], replace=Flow([note(file, "a"), note(file, "b")], order=JobOrder.LINEAR))
 
 
 @job

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from dummy_jobs import note, note_in_parts
+from dummy_jobs import note, note_in_a_flow, note_in_parts
 from jobflow import Flow, JobStore
 from jobflow.managers.local import run_locally
 from maggma.stores import MemoryStore
@@ -53,6 +53,12 @@ def in_parts(file: Path) -> Flow:
     return Flow([first, note(str(file), "last", first.output)])
 
 
+def by_a_flow(file: Path) -> Flow:
+    """The same, where the first job is replaced by a flow."""
+    first = note_in_a_flow(str(file), "first")
+    return Flow([first, note(str(file), "last", first.output)])
+
+
 def answers(database: str, folder: Path, flow: Flow, lp) -> int:
     """How often the database answers while a worker takes, runs and gives back one firework."""
     add(lp, flow)
@@ -62,7 +68,7 @@ def answers(database: str, folder: Path, flow: Flow, lp) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [plain, in_parts])
+@pytest.mark.parametrize("make", [plain, in_parts, by_a_flow])
 def test_a_firework_survives_a_kill_after_any_command(make, lp, mongo_database, tmp_path):
     words = tmp_path / "words"
     outputs = OutputsStore(mongo_database)

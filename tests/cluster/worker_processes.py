@@ -29,7 +29,7 @@ from phononbench_flows.cluster.janitor import Limits, Report, look_after
 from phononbench_flows.cluster.launchpad import init_launchpad, launchpad_settings
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.cluster.worker import work
-from phononbench_flows.flows import ChunkMaker, time_limit
+from phononbench_flows.flows import ChunkMaker, following, time_limit
 from phononbench_flows.protocol import Protocol
 from phononbench_flows.store import ResultsStore, saving
 from phononbench_flows.store.connection import mongo_uri
@@ -198,6 +198,7 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         deadly: element on which the potential takes the process with it.
         finished: file that tells each crystal that finishes a step, before it is written.
         killed_in: step in which the process is killed, before its first crystal is written.
+        killed_before: function of ``flows.following`` whose first call the process does not live to make.
         out_of_time_after: crystals that finish a step before the worker's time is over.
         idle: of the worker.
     """
@@ -214,6 +215,8 @@ def run_worker(database: str, folder: str, options: dict[str, Any]) -> None:
         _end_time_after(crystals)
     if step := options.get("killed_in"):
         _end_in(step)
+    if function := options.get("killed_before"):
+        setattr(following, function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     SETTINGS.JOB_STORE = JobStore(OutputsStore(database))
     Path(folder).mkdir(parents=True, exist_ok=True)
     work(connect(database), FWorker(), Path(folder), store=f"mongo:{database}", idle=options.get("idle", 0.0))
