@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 from pathlib import Path
@@ -18,6 +19,12 @@ from pymatgen.core import Structure
 pytest_plugins = ["browser", "servers", "slurm_cluster"]
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """What is there once all tests are known stays. Where memory is freed, all that may go is looked through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

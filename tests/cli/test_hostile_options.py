@@ -13,6 +13,7 @@ from pathlib import Path
 import jobflow
 import pytest
 import typer
+from _pytest.mark import ParameterSet
 from made_sets import fill
 from typer.testing import CliRunner
 
@@ -421,13 +422,17 @@ TABLE: list[tuple[tuple[str, ...], str, tuple[str, ...]]] = [
     (("unpack", "empty.zip"), "RESULTS", STORES[3:]),
     (("unpack",), "FILE", tuple(bundle for bundle in BUNDLES if bundle != "empty.zip")),
 ]
-CASES = [
-    pytest.param(
-        (*command, *(() if option.isupper() else (option,)), value), id=f"{command[0]} {option} {value[:20]!r}"
-    )
-    for command, option, values in TABLE
-    for value in values
-]
+
+
+def _cases() -> Iterator[ParameterSet]:
+    """All of them; what another command was asked already by an option of the same name is slow to ask again."""
+    asked: set[tuple[str, str]] = set()
+    for command, option, values in TABLE:
+        for value in values:
+            marks = [pytest.mark.slow] if option.startswith("--") and (option, value) in asked else []
+            asked.add((option, value))
+            arguments = (*command, *(() if option.isupper() else (option,)), value)
+            yield pytest.param(arguments, id=f"{command[0]} {option} {value[:20]!r}", marks=marks)
 
 
 def _parameters(command: typer.core.TyperCommand, words: tuple[str, ...] = ()) -> Iterator[tuple[str, frozenset[str]]]:
@@ -476,7 +481,7 @@ def refused(arguments: tuple[str, ...], place: Path) -> str:
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("arguments", CASES)
+@pytest.mark.parametrize("arguments", _cases())
 def test_ends_with_a_sentence(arguments, place):
     refused(arguments, place)
 

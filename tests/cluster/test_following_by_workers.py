@@ -158,7 +158,7 @@ def test_two_workers_leave_what_a_local_run_leaves(site, expected, mongo_databas
 @pytest.mark.parametrize(
     "where",
     [
-        pytest.param(each, marks=[] if each in {"leave_children", "relaxation"} else pytest.mark.slow)
+        pytest.param(each, marks=[] if each == "leave_children" else pytest.mark.slow)
         for each in ("leave_children", "tell_ended", "set_apart", "tell_families", *references(CONVERGED))
     ],
 )

@@ -39,6 +39,7 @@ def commands(heading: str) -> list[str]:
     return [re.sub(f"^{indent}", "", block, flags=re.MULTILINE) for indent, block in blocks]
 
 
+@pytest.mark.slow
 def test_the_page_leads_to_judged_crystals_on_a_workstation(tmp_path, mongo_password_server):
     home = tmp_path / "home"
     (home / "bin").mkdir(parents=True)

@@ -26,7 +26,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [each if each == "sevennet-0" else pytest.param(each, marks=pytest.mark.slow) for each in MODELS]
+)
 def test_batches_give_what_its_own_calculator_gives(name, assert_as_its_own_calculator):
     from sevenn.calculator import SevenNetCalculator
 

@@ -75,6 +75,7 @@ def handed_out(lp) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_uploads_are_judged_by_workers_and_the_server_may_be_killed(mongo_database, tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_SLEEP", "0.2")
     lp = ready_launchpad(mongo_database)

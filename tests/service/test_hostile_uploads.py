@@ -19,7 +19,7 @@ from serving import Server
 
 pytest.importorskip("fastapi")
 OPTIONS = ("--potential", "toy_potentials:lj", "--protocol", "paper")
-GIGABYTES = 3
+GIGABYTES = 1
 
 
 class Touches:
@@ -90,7 +90,7 @@ def answered(server: Server, name: str, data: bytes) -> tuple[str, list[dict[str
 
 
 @pytest.mark.parametrize("make", [bomb, liar])
-def test_a_small_archive_that_unpacks_to_gigabytes(server, make):
+def test_a_small_archive_that_unpacks_to_a_gigabyte(server, make):
     data = make(GIGABYTES)
     assert len(data) < 2_000_000
     said, crystals = answered(server, "bomb.zip", data)
@@ -112,7 +112,15 @@ def test_a_member_that_leads_out_of_its_archive(server, folder):
     assert not Path("/tmp/evil.cif").exists()
 
 
-@pytest.mark.parametrize("name", ["x.pkl", "x.pt", "x.cif", "x.json", "x.zip", "x.npz", "x.pkl.bz2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x.pkl",
+        "x.cif",
+        "x.zip",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("x.pt", "x.json", "x.npz", "x.pkl.bz2")),
+    ],
+)
 def test_a_pickle_is_not_run(server, tmp_path, name):
     data = pickle.dumps(Touches(tmp_path / "ran"))
     if name.endswith(".zip"):
@@ -123,6 +131,7 @@ def test_a_pickle_is_not_run(server, tmp_path, name):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_the_server_lives_and_so_does_its_next_start(server, folder):
     _, job = server.upload("silver.cif", cell("Ag", 3.7))
     assert [each["status"] for each in server.finished(job["id"])["crystals"]] == ["stable"]

@@ -149,6 +149,7 @@ def test_a_token_is_asked_for(folder):
         server.kill()
 
 
+@pytest.mark.slow
 def test_uploads_become_verdicts_and_survive_a_kill(tmp_path):
     options = ("--potential", "toy_potentials:lj", "--protocol", "paper", "--max-atoms", "20", "--max-megabytes", "1")
     copper = Structure.from_spacegroup("Fm-3m", [[3.6, 0, 0], [0, 3.6, 0], [0, 0, 3.6]], ["Cu"], [[0, 0, 0]])

@@ -88,6 +88,7 @@ def test_a_proof_never_says_otherwise_than_the_whole(cu3au, low_symmetry, simple
             assert one.minimum.frequency == pytest.approx(other.minimum.frequency, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.sevennet
 @pytest.mark.shared
 def test_small_generated_crystals_have_the_same_verdict(shared_data):

@@ -179,6 +179,7 @@ def chunk(mongo_database, tmp_path, fcc, cu3au, protocol):
     return lp, store, add(lp, flow)
 
 
+@pytest.mark.slow
 def test_it_runs_through_fireworks_and_survives_a_kill(chunk, mongo_database, mongo_uri, tmp_path, monkeypatch):
     lp, store, ids = chunk
     assert len(ids) == 1
