@@ -10,8 +10,8 @@ import pytest
 
 # Consoles keep the width that is told when they are made; tests tell another when they run a command.
 os.environ.pop("COLUMNS", None)
-# As crystals are computed. Four test processes with all cores each would be in each other's way.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Four test processes, and what they start, with all cores each would be in each other's way: threads wait in loops.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 from cubic_crystals import FCC_SITES, cubic
 from pymatgen.core import Structure
