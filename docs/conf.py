@@ -21,6 +21,8 @@ nb_execution_timeout = 1800
 nb_execution_in_temp = True
 # Progress, and what libraries say. What fails ends the build all the same.
 nb_output_stderr = "remove"
+# What a command writes comes in pieces, each of which would have a frame of its own.
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
