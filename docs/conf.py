@@ -21,8 +21,6 @@ nb_execution_timeout = 1800
 nb_execution_in_temp = True
 # Progress, and what libraries say. What fails ends the build all the same.
 nb_output_stderr = "remove"
-# What a command writes comes in pieces, each of which would have a frame of its own.
-nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -30,6 +28,7 @@ autodoc_typehints_description_target = "documented"
 add_module_names = False
 
 html_theme = "furo"
+html_show_copyright = False
 html_title = f"PhononBench Flows {release}"
 copybutton_prompt_text = r">>> |\$ "
 copybutton_prompt_is_regexp = True

@@ -17,6 +17,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+STARTUP = """
+import os
+import subprocess
+
+from IPython.core.magic import register_cell_magic
+
+os.environ.pop("FORCE_COLOR", None)  # a kernel asks programs for colours, which pages cannot show
+
+
+@register_cell_magic
+def bash(options, cell):
+    # IPython's own hands on what is written in pieces of a hundred bytes, and each gets a frame of its own in the page.
+    done = subprocess.run(["bash", *options.split()], input=cell, text=True, capture_output=True)
+    print(done.stdout, end="")
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+"""
+"""What kernels do at their start."""
 
 
 @contextmanager
@@ -40,10 +58,9 @@ def main() -> None:
     """Build, into the folder that is given or docs/_build."""
     out = sys.argv[1] if len(sys.argv) > 1 else ROOT / "docs" / "_build"
     with mongo() as uri, tempfile.TemporaryDirectory(prefix="phononbench-docs-") as home:
-        # A kernel asks programs for colours, which pages cannot show.
         startup = Path(home) / "profile_default" / "startup" / "plain.py"
         startup.parent.mkdir(parents=True)
-        startup.write_text('import os\n\nos.environ.pop("FORCE_COLOR", None)\n', encoding="utf-8")
+        startup.write_text(STARTUP, encoding="utf-8")
         environment = os.environ | {
             "IPYTHONDIR": home,
             # The commands of this environment, which need not be activated.
