@@ -63,19 +63,26 @@ class Site:
         return done.stdout
 
     def launch(self, kind: str, jobs: int, seconds: float) -> None:
-        """`qlaunch rapidfire` until nothing waits for workers of this kind, watching the workers that it brings."""
+        """`qlaunch rapidfire` until nothing waits for workers of this kind, and then until those that came have ended."""
         adapter, fworker = self.launchers / f"my_qadapter_{kind}.yaml", self.launchers / f"my_fworker_{kind}.yaml"
         options = ["--maxjobs_queue", str(jobs), "--sleep", "2", "--timeout", str(seconds)]
         command = [PROGRAMS / "qlaunch", "-q", adapter, "-w", fworker, "rapidfire", *options]
+        deadline = time.monotonic() + seconds
         with (self.home / f"qlaunch_{kind}.log").open("w") as log:
             qlaunch = subprocess.Popen(command, env=self.environment, cwd=self.home, stdout=log, stderr=log)
         try:
-            while qlaunch.poll() is None:
+            while qlaunch.poll() is None or self._jobs():
+                assert time.monotonic() < deadline, "jobs do not end"
                 self._watch()
                 time.sleep(0.5)
         finally:
             qlaunch.kill()
         assert qlaunch.returncode == 0
+
+    def _jobs(self) -> str:
+        return subprocess.run(
+            ["squeue", "--noheader"], env=self.environment, capture_output=True, text=True, check=True
+        ).stdout
 
     def _watch(self) -> None:
         for process in psutil.process_iter(["cmdline"]):
