@@ -63,7 +63,7 @@ class Site:
         return done.stdout
 
     def launch(self, kind: str, jobs: int, seconds: float) -> None:
-        """`qlaunch rapidfire` until nothing waits for workers of this kind, and then until those that came have ended."""
+        """`qlaunch rapidfire` until nothing waits for workers of this kind, and those that it brought have ended."""
         adapter, fworker = self.launchers / f"my_qadapter_{kind}.yaml", self.launchers / f"my_fworker_{kind}.yaml"
         options = ["--maxjobs_queue", str(jobs), "--sleep", "2", "--timeout", str(seconds)]
         command = [PROGRAMS / "qlaunch", "-q", adapter, "-w", fworker, "rapidfire", *options]
