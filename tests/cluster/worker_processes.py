@@ -67,12 +67,14 @@ def slow_crystals(store: ResultsStore, n: int, name: str, others: Mapping[int, s
     """Argon, stable under the toy potential, which takes its time (TOY_SLEEP) over it; gives the keys.
 
     Args:
-        others: other elements, by the number of the crystal.
+        others: other elements in place of one atom, by the number of the crystal.
     """
     structures = {}
     for i in range(n):
         sites = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-        structures[str(i)] = Structure(Lattice.cubic(3.55 + 0.005 * i), [(others or {}).get(i, "Ar")] * 4, sites)
+        structures[str(i)] = Structure(
+            Lattice.cubic(3.55 + 0.005 * i), [(others or {}).get(i, "Ar"), *["Ar"] * 3], sites
+        )
     return put_waiting(store, crystal_set(name, SMALL), structures)
 
 
