@@ -117,9 +117,9 @@ def measure(count: int, protocol: str, workers: int) -> dict[str, float | str]:
         system = _system_time() - system_before
         inside, occupied, at = np.loadtxt(calls_file).T
     outside, computing = float(spent - inside.sum()), float(at[-1] - at[0])
-    crystals, count = count, judged.funnel.judged + judged.funnel.undecided  # some repeat others
+    given, count = count, judged.funnel.judged + judged.funnel.undecided  # some repeat others
     return {
-        "crystals": crystals,
+        "crystals": given,
         "protocol": protocol,
         "judged": count,
         "workers": workers,
