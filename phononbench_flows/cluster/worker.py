@@ -7,6 +7,7 @@ leaves its identity with what it takes. It ends before its time does, and on SIG
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
@@ -83,7 +84,7 @@ def _take_all(lp: LaunchPad, fworker: FWorker, folder: Path, idle: float) -> Non
             new = waiting_kinds(lp, fworker, after=newest)
             require_fit(check_kinds(lp, new))
             newest = max([newest, *(kind.fw_id for kind in new)])
-            took = _take_one(lp, fworker, folder)
+            took = _take_one(lp, _no_farther_than(newest, fworker), folder)
         except (UnfitError, MachineError):
             raise
         except Exception as error:
@@ -103,6 +104,13 @@ def _take_all(lp: LaunchPad, fworker: FWorker, folder: Path, idle: float) -> Non
             return
         else:
             time.sleep(_POLL_SECONDS)
+
+
+def _no_farther_than(newest: int, fworker: FWorker) -> FWorker:
+    """The same, but for fireworks that came later: FireWorks fizzles what it takes and cannot read."""
+    own = json.loads(fworker.to_dict()["query"])
+    bounds = [query for query in (own, {"fw_id": {"$lte": newest}}) if query]
+    return FWorker(fworker.name, fworker.category, {"$and": bounds}, fworker.env)
 
 
 def _take_one(lp: LaunchPad, fworker: FWorker, folder: Path) -> bool:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from worker_processes import (
     add,
     add_chunk,
+    connect,
     lines,
     ready_launchpad,
     slow_crystals,
@@ -28,6 +29,7 @@ from worker_processes import (
 )
 
 from phononbench_flows.cli import app
+from phononbench_flows.cluster import worker as worker_module
 from phononbench_flows.cluster.launchpad import launchpad_settings, write_launchpad
 from phononbench_flows.cluster.outputs import OutputsStore
 from phononbench_flows.cluster.preflight import UnfitError
@@ -196,6 +198,24 @@ def test_a_worker_stops_before_code_that_came_later_and_that_it_lacks(lp, mongo_
     worker.join(180)
     assert worker.exitcode == 1
     assert sorted(states(lp).values()) == ["COMPLETED", "READY"]
+
+
+def test_nor_does_it_take_what_came_just_after_it_looked(lp, mongo_database, tmp_path, monkeypatch):
+    add(lp, Flow([note(str(tmp_path / "words"), "first")]))
+    strange = lp.fireworks.find_one({}, {"_id": 0})
+    strange["spec"] |= {"_priority": 1}
+    another = connect(mongo_database)  # the worker closes what it is given
+    strange["spec"]["_tasks"][0]["job"]["function"]["@module"] = "no_such_package.jobs"
+    require_fit, looks = worker_module.require_fit, iter([lambda: None, lambda: _insert(another, strange)])
+
+    def look(checks) -> None:
+        require_fit(checks)
+        next(looks, lambda: None)()
+
+    monkeypatch.setattr(worker_module, "require_fit", look)
+    with pytest.raises(UnfitError, match="cannot be read here"):
+        work(lp, FWorker(), tmp_path)
+    assert sorted(states(another).values()) == ["COMPLETED", "READY"]
 
 
 def _insert(lp, firework: dict) -> None:
