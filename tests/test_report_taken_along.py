@@ -48,7 +48,7 @@ def open_at(browser: Browser, page: Path, behind: str) -> None:
 
 def test_saved_crystals_are_those_of_the_store(browser, folder, page, tmp_path):
     with ResultsStore.open(folder) as store:
-        documents = list(store.documents({"status": "stable"}, sort={"id": 1}))[:4]
+        documents = list(store.documents({"status": "stable"}, sort={"id": 1}))[:8]
     for document in documents:
         ours = Structure.from_dict(document.relaxed_structure)
         open_at(browser, page, f"#crystals?crystal={document.id}")

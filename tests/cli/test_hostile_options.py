@@ -481,7 +481,7 @@ def refused(arguments: tuple[str, ...], place: Path) -> str:
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("arguments", _cases())
+@pytest.mark.parametrize("arguments", list(_cases()))
 def test_ends_with_a_sentence(arguments, place):
     refused(arguments, place)
 

@@ -289,7 +289,11 @@ def test_a_crystal_whose_computing_raises_is_failed_told_and_tried_again_when_as
     assert "0 tried again" not in invoke(*submitting, "--retry", "not_converged")
     assert store.count({"status": "failed"}) == 2
 
-    for reason, bears, status in (("all-failed", "", "failed"), ("exception", "1", "stable")):
+    for reason, bears, status in (
+        ("exception", "", "failed"),
+        ("all-failed", "", "failed"),
+        ("exception", "1", "stable"),
+    ):
         again = invoke(*submitting, "--retry", reason)
         assert "2 tried again, 2 waiting 2 crystals in 1 chunks added to the LaunchPad" in again
         waiting = list(store.documents({"status": "pending"}))

@@ -38,6 +38,8 @@ class Site:
         home: has ~/.fireworks.
         launchers: copies of the launchers' files, with the queue adapters made to fit.
         environment: of every command.
+        database: of the LaunchPad and the results.
+        slurm: the cluster.
         devices: CUDA_VISIBLE_DEVICES of the workers that were seen, by process and Slurm job.
     """
 
@@ -45,6 +47,7 @@ class Site:
     launchers: Path
     environment: dict[str, str]
     database: str
+    slurm: SlurmCluster
     devices: dict[tuple[int, str], str] = field(default_factory=dict)
 
     def run(self, *command: object) -> str:
@@ -71,18 +74,13 @@ class Site:
         with (self.home / f"qlaunch_{kind}.log").open("w") as log:
             qlaunch = subprocess.Popen(command, env=self.environment, cwd=self.home, stdout=log, stderr=log)
         try:
-            while qlaunch.poll() is None or self._jobs():
+            while qlaunch.poll() is None or self.slurm.ask("squeue", "--noheader"):
                 assert time.monotonic() < deadline, "jobs do not end"
                 self._watch()
                 time.sleep(0.5)
         finally:
             qlaunch.kill()
         assert qlaunch.returncode == 0
-
-    def _jobs(self) -> str:
-        return subprocess.run(
-            ["squeue", "--noheader"], env=self.environment, capture_output=True, text=True, check=True
-        ).stdout
 
     def _watch(self) -> None:
         for process in psutil.process_iter(["cmdline"]):
@@ -119,7 +117,7 @@ def site(tmp_path, slurm: SlurmCluster, mongo_uri, mongo_database) -> Site:
         "PHONONBENCH_STORE": f"mongo:{mongo_database}",
         "JOBFLOW_CONFIG_FILE": str(launchers / "jobflow.yaml"),
     }
-    site = Site(home, launchers, environment, mongo_database)
+    site = Site(home, launchers, environment, mongo_database, slurm)
     site.run("phononbench", "launchpad")
     shutil.copy(LAUNCHERS / "FW_config.yaml", home / ".fireworks")
     site.run("phononbench", "init-db")
