@@ -117,17 +117,17 @@ def measure(count: int, protocol: str, workers: int) -> dict[str, float | str]:
         system = _system_time() - system_before
         inside, occupied, at = np.loadtxt(calls_file).T
     outside, computing = float(spent - inside.sum()), float(at[-1] - at[0])
-    given, count = count, judged.funnel.judged + judged.funnel.undecided  # some repeat others
+    done = judged.funnel.judged + judged.funnel.undecided  # some crystals repeat others
     return {
-        "crystals": given,
+        "crystals": count,
         "protocol": protocol,
-        "judged": count,
+        "judged": done,
         "workers": workers,
-        "outside_s": round(outside / count, 4),
-        "system_s": round(system / count, 4),
-        "inside_s": round(float(inside.sum()) / count, 4),
-        "wall_s": round(wall / count, 4),
-        "device_s": round(float(occupied.sum()) / count, 4),
+        "outside_s": round(outside / done, 4),
+        "system_s": round(system / done, 4),
+        "inside_s": round(float(inside.sum()) / done, 4),
+        "wall_s": round(wall / done, 4),
+        "device_s": round(float(occupied.sum()) / done, 4),
         "busy": round(float(occupied.sum()) / computing, 3),
         "busy_by_processor_time": round(min(1.0, float(occupied.sum()) * workers / max(outside, 1e-9)), 3),
         "load": round(os.getloadavg()[0], 1),

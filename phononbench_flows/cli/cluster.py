@@ -170,7 +170,7 @@ def submit(
         spec = mongo_spec(store)
         lp = opened_launchpad(launchpad_file, spec)
         import_jobflow()
-        from phononbench_flows.cluster.launch import require_ready
+        from phononbench_flows.cluster.launch import require_ready_at_once
         from phononbench_flows.cluster.launch import submit as hand_out
         from phononbench_flows.cluster.launchpad import address
         from phononbench_flows.potentials import name_in_full
@@ -187,7 +187,7 @@ def submit(
         found = identified(potential)
         record = found.record(asked.settings)
         with told_if_slow("the LaunchPad"):
-            attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
+            require_ready_at_once(lp, set_name)
         with resumable(), ResultsStore.open(spec) as results, err.status("reading and screening crystals") as status:
             described = describe_set(results, set_name, inputs, asked.about, asked.conditions)
             crystals = CrystalSet(set_name, described.condition, asked.protocol, record, found.elements)

@@ -167,16 +167,14 @@ def _by_workers(
     spec = mongo_spec(store)
     lp = opened_launchpad(launchpad_file, spec)
     from phononbench_flows.cluster.following import Left, follow_by_workers
-    from phononbench_flows.cluster.launch import require_ready
-    from phononbench_flows.cluster.launchpad import address
+    from phononbench_flows.cluster.launch import require_ready_at_once
     from phononbench_flows.potentials import name_in_full
     from phononbench_flows.sets.chunks import TARGET
     from phononbench_flows.sets.ingest import CrystalSet
     from phononbench_flows.store import ResultsStore
-    from phononbench_flows.store.connection import attempt
 
     with told_if_slow("the LaunchPad"):
-        attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
+        require_ready_at_once(lp, set_name)
     found = identified(potential)
     crystals = CrystalSet(set_name, {}, chosen, found.record(settings), found.elements)
     with resumable(), ResultsStore.open(spec) as results:

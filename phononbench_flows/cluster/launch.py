@@ -28,7 +28,7 @@ from jobflow.managers.fireworks import flow_to_workflow
 from pymongo.errors import BulkWriteError
 
 from phononbench_flows.bounded import bounded
-from phononbench_flows.cluster.launchpad import GPU, LEDGER, LaunchError, missing_indexes
+from phononbench_flows.cluster.launchpad import GPU, LEDGER, LaunchError, address, missing_indexes
 from phononbench_flows.cluster.withdrawal import leave_no_rest, withdraw
 from phononbench_flows.files import replacing
 from phononbench_flows.flows.following import FollowMaker
@@ -36,6 +36,7 @@ from phononbench_flows.flows.makers import ChunkMaker
 from phononbench_flows.sets.chunks import MAX_CRYSTALS, TARGET, WaitingCrystal
 from phononbench_flows.sets.ingest import CrystalSet
 from phononbench_flows.sets.set_names import is_children_set
+from phononbench_flows.store.connection import attempt
 
 _FINISHED = ("COMPLETED", "ARCHIVED")
 _DUPLICATE_KEY = 11000
@@ -332,6 +333,16 @@ def require_ready(lp: LaunchPad, set_name: str) -> None:
         raise LaunchError(f"the LaunchPad in the database {lp.name!r} has no indices yet: run `phononbench init-db`")
     if not isinstance(reconstitute_dates(set_name), str):
         raise LaunchError(f"FireWorks would take the name of the set, {set_name!r}, for a date: use another")
+
+
+def require_ready_at_once(lp: LaunchPad, set_name: str) -> None:
+    """The same, before much is done for it: a server that is away is not waited for.
+
+    Raises:
+        LaunchError: see :func:`require_ready`.
+        PhononBenchError: the server does not answer.
+    """
+    attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
 
 
 def _read_ledger(lp: LaunchPad, crystals: CrystalSet) -> _Ledger:

@@ -28,11 +28,10 @@ def require_cluster(lp: LaunchPad, set_name: str) -> None:
     import_jobflow()
     from jobflow import SETTINGS
 
-    from phononbench_flows.cluster.launch import require_ready
-    from phononbench_flows.cluster.launchpad import address
+    from phononbench_flows.cluster.launch import require_ready_at_once
     from phononbench_flows.cluster.preflight import outputs, require_fit
 
-    attempt(lambda: require_ready(lp, set_name), address(lp), patience=0)
+    require_ready_at_once(lp, set_name)
     require_fit([outputs(SETTINGS.JOB_STORE)])
 
 
